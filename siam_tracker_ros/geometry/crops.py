@@ -1,0 +1,153 @@
+"""Square crops: the one mapping between image and network coordinates, for training, robot and evaluation.
+
+A crop is a centre ``c``, a side ``s`` in image pixels and an output size ``n``. With ``k = n / s``::
+
+    image -> crop:  u = (n - 1) / 2 + k (x - cx)
+    crop -> image:  x = cx + (u - (n - 1) / 2) / k
+
+that is, the crop's edges [-0.5, n - 0.5] map exactly onto [cx - s/2, cx + s/2]. Neither centre nor side is
+ever rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from siam_tracker_ros.geometry.boxes import Box, FloatArray
+from siam_tracker_ros.geometry.pictures import Picture, Rgb, UInt8Array
+
+MAX_REDUCTION = 2.0
+"""A crop that shrinks the image by more than this is area-averaged first (no aliasing on large targets)."""
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """Crop sizes of a tracker: output sizes in pixels (odd) and the context around the box.
+
+    ``context`` is the fraction of ``(w + h) / 2 * 2`` added around the box (0.5 in the SiamFC family).
+    """
+
+    template: int
+    search: int
+    context: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, size in (("template", self.template), ("search", self.search)):
+            if not 15 <= size <= 1023 or size % 2 == 0:
+                raise ValueError(f"crop.{name} must be odd and in [15, 1023], got {size}")
+        if not 0.0 <= self.context <= 4.0:
+            raise ValueError(f"crop.context must be in [0, 4], got {self.context}")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of an image: centre (image px), side (image px), output size n (crop px)."""
+
+    cx: float
+    cy: float
+    side: float
+    size: int
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per image pixel, k = n / s."""
+        return self.size / self.side
+
+    def box_to_crop(self, box: Box) -> Box:
+        """Map a box from image to crop pixels."""
+        k, mid = self.scale, (self.size - 1) / 2
+        return Box(mid + k * (box.cx - self.cx), mid + k * (box.cy - self.cy), k * box.w, k * box.h)
+
+    def box_to_image(self, box: Box) -> Box:
+        """Map a box from crop to image pixels."""
+        k, mid = self.scale, (self.size - 1) / 2
+        return Box(self.cx + (box.cx - mid) / k, self.cy + (box.cy - mid) / k, box.w / k, box.h / k)
+
+    def points_to_crop(self, points: FloatArray) -> FloatArray:
+        """Map points ``[N,2]`` (x, y) from image to crop pixels."""
+        return (np.asarray(points) - (self.cx, self.cy)) * self.scale + (self.size - 1) / 2
+
+    def points_to_image(self, points: FloatArray) -> FloatArray:
+        """Map points ``[N,2]`` (x, y) from crop to image pixels."""
+        return (np.asarray(points) - (self.size - 1) / 2) / self.scale + (self.cx, self.cy)
+
+
+def context_side(w: float, h: float, context: float = 0.5) -> float:
+    """Side of the square with context around a w x h box: sqrt((w + p)(h + p)), p = context (w + h)."""
+    p = context * (w + h)
+    return math.sqrt((w + p) * (h + p))
+
+
+def template_crop(box: Box, spec: CropSpec) -> Crop:
+    """Return the template's crop of ``box`` (image px)."""
+    return Crop(box.cx, box.cy, context_side(box.w, box.h, spec.context), spec.template)
+
+
+def search_crop(box: Box, spec: CropSpec, grow: float = 1.0) -> Crop:
+    """Return the search region around ``box`` (image px): the template's scale, ``search`` px wide.
+
+    ``grow`` > 1 widens the region (and so shrinks the target in it) while the target is uncertain.
+    """
+    side = context_side(box.w, box.h, spec.context) * spec.search / spec.template * grow
+    return Crop(box.cx, box.cy, side, spec.search)
+
+
+def extract_crop(
+    picture: Picture, crop: Crop, fill: Rgb, deformation: FloatArray | None = None
+) -> UInt8Array:
+    """Cut ``crop`` out of ``picture``: bilinear, at real-valued positions.
+
+    Args:
+        picture: what to cut from; only the window under the crop is read and converted.
+        crop: which window.
+        fill: colour outside the picture (the first frame's mean).
+        deformation: optional ``[2,2]`` matrix D applied about the crop's centre (training's rotation, shear and
+            stretch): ``u = (n-1)/2 + k D (x - c)``. Identity on a robot.
+
+    Returns:
+        ``uint8 [n,n,3]`` RGB, C-contiguous.
+
+    Raises:
+        ValueError: if the crop is not finite or has no extent.
+    """
+    if not (math.isfinite(crop.cx) and math.isfinite(crop.cy) and 0 < crop.side < math.inf):
+        raise ValueError(f"a crop needs a finite centre and a positive side, got {crop}")
+    n, mid = crop.size, (crop.size - 1) / 2
+    linear = np.eye(2) if deformation is None else np.asarray(deformation, dtype=np.float64)
+    inverse = np.linalg.inv(linear) / crop.scale  # crop px -> image px
+    reach = np.abs(inverse).sum(axis=1) * n / 2 + 2.0  # half extent of the window under the crop, image px
+    x0, x1 = (int(v) for v in np.clip([crop.cx - reach[0], crop.cx + reach[0] + 2], 0, picture.width))
+    y0, y1 = (int(v) for v in np.clip([crop.cy - reach[1], crop.cy + reach[1] + 2], 0, picture.height))
+    if x1 <= x0 or y1 <= y0:
+        return np.full((n, n, 3), fill, dtype=np.uint8)
+
+    factor = 1
+    shrink = float(np.sqrt(abs(np.linalg.det(inverse))))
+    if shrink > MAX_REDUCTION:
+        # The phase of the reduction grid is tied to the image, not to the crop: the same pixels are averaged
+        # together from frame to frame.
+        factor = int(shrink)
+        x0, y0 = x0 - x0 % factor, y0 - y0 % factor
+        x1 = x1 - (x1 - x0) % factor if x1 - x0 >= factor else x1
+        y1 = y1 - (y1 - y0) % factor if y1 - y0 >= factor else y1
+    window = picture.rgb_region(x0, y0, x1, y1)
+    if factor > 1:
+        size = (max(1, (x1 - x0) // factor), max(1, (y1 - y0) // factor))
+        window = cv2.resize(window, size, interpolation=cv2.INTER_AREA)
+    # Pixel i of the reduced window is centred on image column x0 + factor i + (factor - 1) / 2.
+    origin = np.array([x0, y0]) + (factor - 1) / 2
+    to_window = inverse / factor
+    offset = (np.array([crop.cx, crop.cy]) - origin) / factor - to_window @ np.array([mid, mid])
+    out = cv2.warpAffine(
+        window,
+        np.hstack([to_window, offset[:, None]]),
+        (n, n),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill,
+    )
+    return np.ascontiguousarray(out)
