@@ -1,0 +1,1 @@
+"""PyTorch modules: backbones, necks, matching, heads, temporal parts and the trackers made of them."""

@@ -1,0 +1,102 @@
+"""Light ImageNet backbones from timm: MobileNetV2 and EfficientNet-Lite0, features at strides 8 and 16.
+
+Both pad their convolutions. With crops of n = 16 m + 1 pixels (129, 257) every stride-2 layer sees an odd
+size, so feature i of the stride-R map is centred on crop pixel R i and the middle feature on the middle of the
+crop; with 127 / 255 there would be no middle feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# tf_efficientnet_lite0's checkpoint in the architecture with symmetric padding: the same for odd sizes, and it
+# exports without run-time padding arithmetic. Its BatchNorm epsilon is TensorFlow's.
+_TIMM = {
+    "mobilenetv2_100": ("mobilenetv2_100", {}),
+    "tf_efficientnet_lite0": ("efficientnet_lite0", {"bn_eps": 1e-3}),
+}
+
+
+class MobileBackbone(nn.Module):
+    """Stages up to stride 16 of a timm mobile network, BatchNorm folded into the convolutions.
+
+    Folding at construction means training with frozen statistics, as trackers do, without their cost.
+
+    Args:
+        kind: ``mobilenetv2_100`` or ``tf_efficientnet_lite0``.
+        weights: ImageNet state dict in timm's names, or None for random weights.
+
+    Attributes:
+        channels: channels of the maps at strides 8 and 16.
+    """
+
+    strides = (8, 16)
+
+    def __init__(self, kind: str, weights: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        name, options = _TIMM[kind]
+        model = timm.create_model(name, pretrained=False, **options)
+        if weights is not None:
+            result = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+            missing = [
+                key
+                for key in result.missing_keys
+                if "classifier" not in key and "num_batches_tracked" not in key
+            ]
+            if missing or result.unexpected_keys:
+                raise ValueError(
+                    f"weights do not fit {kind}: missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
+                )
+        model.eval()
+        self.stem = _folded(model.conv_stem, model.bn1)
+        blocks = list(model.blocks)[:5]
+        for stage in blocks:
+            _fold_stage(stage)
+        self.early = nn.Sequential(*blocks[:3])
+        self.late = nn.Sequential(*blocks[3:5])
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+        with torch.no_grad():
+            maps = self(torch.zeros(1, 3, 33, 33))
+        self.channels = (maps[0].shape[1], maps[1].shape[1])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B,3,n,n]`` RGB 0..255 -> features at stride 8 ``[B,C8,(n-1)/8+1,..]`` and 16."""
+        at8 = self.stem_and_early(image)
+        return at8, self.late(at8)
+
+    def stem_and_early(self, image: Tensor) -> Tensor:
+        """Return the stride-8 features, the part that stays frozen in the light configurations."""
+        return self.early(self.stem((image - self.mean) / self.std))
+
+    @staticmethod
+    def map_size(crop: int) -> int:
+        """Cells of the stride-8 map of an n-px crop: n = 129 -> 17, 257 -> 33."""
+        return (crop - 1) // 8 + 1
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Name the stages from the input on, for freezing."""
+        return {"stem": self.stem, "early": self.early, "late": self.late}
+
+
+def _folded(conv: nn.Conv2d, norm: nn.Module) -> nn.Sequential:
+    activation = getattr(norm, "act", nn.Identity())  # timm's BatchNormAct2d carries the activation
+    return nn.Sequential(fuse_conv_bn_eval(conv, norm), activation)
+
+
+def _fold_stage(stage: nn.Module) -> None:
+    pairs = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+    pairs_separable = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
+    for block in stage.children():
+        for conv, norm in pairs if hasattr(block, "conv_pwl") else pairs_separable:
+            fused = _folded(getattr(block, conv), getattr(block, norm))
+            setattr(block, conv, fused[0])
+            setattr(block, norm, fused[1])

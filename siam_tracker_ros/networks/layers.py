@@ -1,0 +1,60 @@
+"""Small building blocks that several parts share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv_bn_relu(
+    inputs: int, outputs: int, kernel: int = 1, *, padding: int | None = None, relu: bool = True
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm and (optionally) ReLU; ``padding`` None keeps the size."""
+    pad = kernel // 2 if padding is None else padding
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, padding=pad, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
+def separable_conv(inputs: int, outputs: int, *, padding: int = 1) -> nn.Sequential:
+    """Depth-wise 3x3 then 1x1, each with BatchNorm, ReLU at the end of both."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        *conv_bn_relu(inputs, outputs, 1),
+    )
+
+
+def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
+    """Valid cross-correlation channel by channel: ``f_sa = z (*) x``.
+
+    Args:
+        kernel: ``[B,C,k,k]``.
+        features: ``[B,C,H,W]``.
+
+    Returns:
+        ``[B,C,H-k+1,W-k+1]``; out[c,i,j] = sum(kernel[c] * features[c, i:i+k, j:j+k]).
+    """
+    batch, channels, height, width = features.shape
+    out = F.conv2d(
+        features.reshape(1, batch * channels, height, width),
+        kernel.reshape(batch * channels, 1, *kernel.shape[-2:]),
+        groups=batch * channels,
+    )
+    return out.reshape(batch, channels, *out.shape[-2:])
+
+
+def center_crop(features: Tensor, size: int) -> Tensor:
+    """Return the central ``size`` x ``size`` cells of ``[B,C,S,S]`` (S and size of the same parity)."""
+    start = (features.shape[-1] - size) // 2
+    return features[:, :, start : start + size, start : start + size]
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Scale every cell's channel vector to length one (FP32: the sum of squares does not fit FP16)."""
+    features = features.float()
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-6)

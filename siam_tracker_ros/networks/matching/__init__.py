@@ -1,0 +1,1 @@
+"""Matching: how a template and a search region are compared."""
