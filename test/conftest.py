@@ -1,0 +1,170 @@
+"""What every test may rely on: the data folder, a ROS graph of its own, reasons for skips."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import socket
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEST_ROOT = Path(__file__).resolve().parent
+
+# Folders of tests that cannot even be imported without these: skipped as a whole, with the reason.
+NEEDED_BY_FOLDER = {
+    "networks": ("torch", "timm"),
+    "training": ("torch", "lightning"),
+    "deployment": ("torch", "onnx"),
+    "evaluation": ("matplotlib",),
+    "inference": ("onnxruntime",),
+    "nodes": ("rclpy",),
+    "launch": ("rclpy",),
+}
+
+
+@cache
+def is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@cache
+def has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+
+
+# --- a ROS graph of its own -----------------------------------------------------------------------
+
+# The sockets that mark domains as taken; they close with this process.
+_taken_domains: list[socket.socket] = []
+
+
+def take_domain_id() -> int:
+    """A ROS domain that no other test process here uses; each holds one local port."""
+    candidates = list(range(1, 102))
+    random.SystemRandom().shuffle(candidates)
+    for domain in candidates:
+        holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            holder.bind(("127.0.0.1", 31000 + domain))
+        except OSError:
+            holder.close()
+            continue
+        _taken_domains.append(holder)
+        return domain
+    raise RuntimeError("all 101 ROS domains are in use by other test processes of this machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["ROS_DOMAIN_ID"] = str(take_domain_id())
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    else:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    distro = os.environ.get("ROS_DISTRO", "unknown") if is_installed("rclpy") else "none"
+    return [f"ROS 2: {distro}, domain {os.environ['ROS_DOMAIN_ID']}"]
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+
+class _ModuleThatNeeds(pytest.Module):
+    """A test file that is reported as skipped instead of failing at its first import."""
+
+    missing: str
+
+    def collect(self) -> Any:
+        pytest.skip(f"needs {self.missing}, which is not installed", allow_module_level=True)
+
+
+def _module_that_needs(path: Path, parent: Any, **by_path: Any) -> pytest.Module | None:
+    inside = path.relative_to(TEST_ROOT).parts if TEST_ROOT in path.parents else ("",)
+    missing = [name for name in NEEDED_BY_FOLDER.get(inside[0], ()) if not is_installed(name)]
+    if not missing:
+        return None
+    module = _ModuleThatNeeds.from_parent(parent, **by_path)
+    module.missing = " and ".join(missing)
+    return module
+
+
+if int(pytest.__version__.split(".")[0]) >= 7:
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+        return _module_that_needs(module_path, parent, path=module_path)
+
+else:  # Ubuntu 22.04's pytest 6
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(path: Any, parent: Any) -> pytest.Module | None:
+        return _module_that_needs(Path(path), parent, fspath=path)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("ros") and not is_installed("rclpy"):
+        pytest.skip("needs ROS 2: rclpy is not on the path (run it through scripts/with_ros.sh)")
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("needs an NVIDIA GPU")
+    if item.get_closest_marker("tensorrt") and not (has_gpu() and is_installed("tensorrt")):
+        pytest.skip("needs TensorRT and an NVIDIA GPU")
+    if item.get_closest_marker("data"):
+        find_data_or_skip()
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+DATA_VARIABLE = "SIAM_TRACKER_DATA"
+
+
+def find_data() -> Path | None:
+    # Imported here: only one room knows where the data is, and few tests need it.
+    from siam_tracker_ros.evaluation.data_root import data_root as find
+
+    return find()
+
+
+def find_data_or_skip() -> Path:
+    folder = find_data()
+    if folder is None:
+        pytest.skip(f"needs the data folder; set {DATA_VARIABLE} to it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The data folder; the test is skipped where there is none."""
+    return find_data_or_skip()
+
+
+def skips_for_data(reports: list[Any]) -> list[str]:
+    return [
+        f"{report.nodeid}: {report.longrepr[2]}"
+        for report in reports
+        if isinstance(report.longrepr, tuple) and DATA_VARIABLE in report.longrepr[2]
+    ]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """With SIAM_TRACKER_CI=1, a test skipped for want of data that is here is a failure."""
+    yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("SIAM_TRACKER_CI") != "1" or terminal is None:
+        return
+    skipped = skips_for_data(terminal.stats.get("skipped", []))
+    if skipped and find_data() is not None:
+        terminal.write_line("")
+        terminal.write_line(
+            "FAILED: the data is here, but tests were skipped for want of it:", red=True
+        )
+        for line in skipped:
+            terminal.write_line(f"  {line}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
