@@ -14,8 +14,10 @@ unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 what="${1:-all}"
 options=()
+note=""
 case "$what" in
     all)
+        note=": the first time fetches a few GB and takes minutes"
         if [ "$ros_kind" = system ]; then
             python="${SIAM_TRACKER_PYTHON:-/usr/bin/python3}"
             "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$python does not run, or is older than 3.10."
@@ -48,7 +50,7 @@ is_right && exit 0
 only_one "$root/.ros/$(basename "$venv").lock"
 is_right && exit 0                    # another process was faster
 
-say "setting up ${venv#"$root/"} with $("$python" -V) ($python): the first time fetches a few GB and takes minutes"
+say "setting up ${venv#"$root/"} with $("$python" -V) ($python)$note"
 rm -f "$stamp"
 uv="$(find_uv "$python")"
 if ! "$venv/bin/python" -c pass 2>/dev/null || [ "$("$venv/bin/python" -VV)" != "$("$python" -VV)" ]; then

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 import pytest
 
 TEST_ROOT = Path(__file__).resolve().parent
+
+# The sources beside these tests are what is tested, whatever is installed.
+sys.path.insert(0, str(TEST_ROOT.parent))
 
 # Folders of tests that cannot even be imported without these: skipped as a whole, with the reason.
 NEEDED_BY_FOLDER = {
@@ -85,8 +89,8 @@ class _ModuleThatNeeds(pytest.Module):
         pytest.skip(f"needs {self.missing}, which is not installed", allow_module_level=True)
 
 
-def _module_that_needs(path: Path, parent: Any, **by_path: Any) -> pytest.Module | None:
-    inside = path.relative_to(TEST_ROOT).parts if TEST_ROOT in path.parents else ("",)
+def _module_that_needs(file: Path, parent: Any, **by_path: Any) -> pytest.Module | None:
+    inside = file.relative_to(TEST_ROOT).parts if TEST_ROOT in file.parents else ("",)
     missing = [name for name in NEEDED_BY_FOLDER.get(inside[0], ()) if not is_installed(name)]
     if not missing:
         return None
@@ -108,15 +112,24 @@ else:  # Ubuntu 22.04's pytest 6
         return _module_that_needs(Path(path), parent, fspath=path)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("ros") and not is_installed("rclpy"):
-        pytest.skip("needs ROS 2: rclpy is not on the path (run it through scripts/with_ros.sh)")
-    if item.get_closest_marker("gpu") and not has_gpu():
-        pytest.skip("needs an NVIDIA GPU")
-    if item.get_closest_marker("tensorrt") and not (has_gpu() and is_installed("tensorrt")):
-        pytest.skip("needs TensorRT and an NVIDIA GPU")
-    if item.get_closest_marker("data"):
-        find_data_or_skip()
+def why_not(marker: str) -> str | None:
+    """The reason why tests with this marker cannot run here, or None."""
+    if marker == "ros" and not is_installed("rclpy"):
+        return "needs ROS 2: rclpy is not on the path (run it through scripts/with_ros.sh)"
+    if marker in ("gpu", "tensorrt") and not has_gpu():
+        return "needs an NVIDIA GPU"
+    if marker == "tensorrt" and not is_installed("tensorrt"):
+        return "needs TensorRT"
+    if marker == "data" and find_data()[0] is None:
+        return find_data()[1]
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in ("ros", "gpu", "tensorrt", "data"):
+            if item.get_closest_marker(marker) and (reason := why_not(marker)):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -124,24 +137,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 DATA_VARIABLE = "SIAM_TRACKER_DATA"
 
 
-def find_data() -> Path | None:
+@cache
+def find_data() -> tuple[Path | None, str]:
+    """The data folder, and the reason why there is none."""
     # Imported here: only one room knows where the data is, and few tests need it.
     from siam_tracker_ros.evaluation.data_root import data_root as find
 
-    return find()
-
-
-def find_data_or_skip() -> Path:
-    folder = find_data()
-    if folder is None:
-        pytest.skip(f"needs the data folder; set {DATA_VARIABLE} to it")
-    return folder
+    try:
+        return find(), f"needs the data folder: set {DATA_VARIABLE} to it"
+    except FileNotFoundError as error:
+        return None, f"needs the data folder: {error}"
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The data folder; the test is skipped where there is none."""
-    return find_data_or_skip()
+    folder, reason = find_data()
+    if folder is None:
+        pytest.skip(reason)
+    return folder
 
 
 def skips_for_data(reports: list[Any]) -> list[str]:
@@ -160,7 +174,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     if os.environ.get("SIAM_TRACKER_CI") != "1" or terminal is None:
         return
     skipped = skips_for_data(terminal.stats.get("skipped", []))
-    if skipped and find_data() is not None:
+    if skipped and find_data()[0] is not None:
         terminal.write_line("")
         terminal.write_line(
             "FAILED: the data is here, but tests were skipped for want of it:", red=True
