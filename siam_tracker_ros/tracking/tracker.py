@@ -1,0 +1,389 @@
+"""One target through a stream of pictures: states, box and size, when to trust, where to look."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from siam_tracker_ros.bundle import Bundle, StepResult
+from siam_tracker_ros.geometry import (
+    MIN_SIDE,
+    Box,
+    Crop,
+    Picture,
+    Rgb,
+    extract_crop,
+    search_crop,
+    template_crop,
+)
+from siam_tracker_ros.tracking.presence import presence
+from siam_tracker_ros.tracking.redetection import places
+from siam_tracker_ros.tracking.size_rule import smoothed_size
+from siam_tracker_ros.tracking.types import (
+    SelectionError,
+    Size,
+    StatefulSession,
+    Timing,
+    TrackerSettings,
+    TrackResult,
+    TrackState,
+    UInt8Array,
+)
+
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class _Track:
+    """All that is known of the target; replaced as a whole, so that a failed update changes nothing."""
+
+    box: Box  # image px, after the last frame that was not LOST
+    confident: Box  # image px, after the last TRACKING frame
+    fill: Rgb  # first frame's mean
+    state: TrackState
+    unsure: int = 0  # frames in a row that were not TRACKING, before LOST
+    low: int = 0  # of those, frames in a row below the threshold ``lost``
+    memory: UInt8Array | None = None  # the last committed frame cropped at its final box
+    lost_at: float = _NEVER  # stamp of the frame that lost it
+    candidate: Box | None = None  # LOST: a place that looked right in the last frame
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Settings with the bundle's defaults filled in."""
+
+    found: float
+    lost: float
+    size_rate: float
+    window: float
+    penalty: float
+
+
+class _Clock:
+    """Sums up where the time of one call goes."""
+
+    def __init__(self) -> None:
+        self.begin = time.perf_counter()
+        self.crop = self.step = 0.0
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.begin
+
+    def timing(self) -> Timing:
+        return Timing(1e3 * self.crop, 1e3 * self.step, 1e3 * self.elapsed())
+
+
+class Tracker:
+    """Follows one target with a bundle's network on a session.
+
+    The box lives here, in image pixels; what else is carried from frame to frame lives in the session, and only
+    frames on which the target was surely seen are committed to it.
+
+    * IDLE: no target.
+    * TRACKING: presence has not been below ``lost`` since it was last at or above ``found``.
+    * UNCERTAIN: it fell below ``lost``; the search region grows; nothing is committed. At or above ``found``: TRACKING.
+    * LOST: ``lost_after`` frames in a row below ``lost``. Every frame, search regions around the last place and ever
+      further are looked at within ``redetect_budget_ms``. A place at or above ``found`` is looked at again on the next
+      frame, and only if it holds there is the target TRACKING again.
+
+    Not thread-safe: one owner.
+
+    Args:
+        bundle: crop sizes, tuning and presence model.
+        session: runs the bundle's graphs; the caller closes it.
+        settings: see :class:`TrackerSettings`.
+    """
+
+    def __init__(
+        self, bundle: Bundle, session: StatefulSession, settings: TrackerSettings | None = None
+    ) -> None:
+        self._bundle = bundle
+        self._session = session
+        self._graph_tuning = bundle.graph_tuning
+        self._reads_memory = bundle.reads_memory
+        self._in_session: dict[str, float] = {}
+        self._track: _Track | None = None
+        self._scan: Iterator[tuple[Box, float]] | None = None
+        self._look_s = 0.0  # measured time of one look, seconds
+        self.settings = TrackerSettings() if settings is None else settings
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that is running."""
+        return self._bundle
+
+    @property
+    def state(self) -> TrackState:
+        """The state after the last frame."""
+        return TrackState.IDLE if self._track is None else self._track.state
+
+    @property
+    def settings(self) -> TrackerSettings:
+        """The settings; new ones hold from the next frame on.
+
+        Raises:
+            ValueError: if ``lost`` ends up above ``found`` with the bundle's defaults filled in.
+        """
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: TrackerSettings) -> None:
+        self._limits = _filled_in(settings, self._bundle)
+        self._settings = settings
+
+    def initialize(self, picture: Picture, box: Box) -> TrackResult:
+        """Begin to track what ``box`` (image px) holds; replaces the target that was tracked before.
+
+        The box is clipped to the picture.
+
+        Raises:
+            SelectionError: if the box cannot be tracked (:func:`selectable`); the running track is untouched.
+        """
+        clock = _Clock()
+        box = selectable(box, picture)
+        fill = picture.mean_rgb()
+        region = search_crop(box, self._bundle.crop)
+        template = self._cut(picture, template_crop(box, self._bundle.crop), fill, clock)
+        search = self._cut(picture, region, fill, clock)
+        self._tune(self._limits.window)
+        size = _size(region.box_to_crop(box))
+        begin = time.perf_counter()
+        result = self._session.start(template, search, size)
+        clock.step += time.perf_counter() - begin
+        self._scan = None
+        self._track = _Track(
+            box=box,
+            confident=box,
+            fill=fill,
+            state=TrackState.TRACKING,
+            memory=search if self._reads_memory else None,
+        )
+        score = presence(self._bundle.presence, _usable(result, region), size)
+        return TrackResult(box, score, TrackState.TRACKING, clock.timing())
+
+    def update(self, picture: Picture, stamp: float | None = None) -> TrackResult:
+        """Find the target in the next picture.
+
+        Args:
+            picture: the next frame; its size may change.
+            stamp: its time in seconds, any origin, for ``give_up_after``; a monotonic clock if None.
+
+        Raises:
+            Exception: whatever the session raises; the tracker then stands where it stood before the call.
+        """
+        clock = _Clock()
+        track = self._track
+        if track is None:
+            return TrackResult(None, 0.0, TrackState.IDLE, clock.timing())
+        now = time.monotonic() if stamp is None else stamp
+        if track.state is TrackState.LOST:
+            return self._update_lost(picture, track, now, clock)
+        return self._update_seen(picture, track, now, clock)
+
+    def clear(self) -> None:
+        """Forget the target."""
+        self._track = None
+        self._scan = None
+
+    def _update_seen(
+        self, picture: Picture, track: _Track, now: float, clock: _Clock
+    ) -> TrackResult:
+        """TRACKING or UNCERTAIN: search around the last box."""
+        settings, limits = self._settings, self._limits
+        grow = min(1.0 + settings.grow_rate * track.unsure, settings.grow_limit)
+        box, score = self._look(picture, track.box, grow, limits.window, track, clock)
+
+        tracking = track.state is TrackState.TRACKING
+        if score >= limits.found or (tracking and score >= limits.lost):
+            after = self._seen(picture, track, box, clock)
+        else:
+            low = track.low + 1 if score < limits.lost else 0
+            lost = low >= settings.lost_after
+            after = replace(
+                track,
+                box=box,
+                state=TrackState.LOST if lost else TrackState.UNCERTAIN,
+                unsure=track.unsure + 1,
+                low=low,
+                lost_at=now if lost else _NEVER,
+            )
+            self._scan = None
+        self._track = after
+        shown = None if after.state is TrackState.LOST else box
+        return TrackResult(shown, score, after.state, clock.timing())
+
+    def _update_lost(
+        self, picture: Picture, track: _Track, now: float, clock: _Clock
+    ) -> TrackResult:
+        """LOST: look at last frame's candidate again, else at as many new places as the budget allows."""
+        settings, found = self._settings, self._limits.found
+        best = 0.0
+        if track.candidate is not None:
+            box, best = self._look(picture, track.candidate, 1.0, 0.0, track, clock)
+            if best >= found and _same_place(box, track.candidate):
+                self._track = self._seen(picture, track, box, clock)
+                self._scan = None
+                return TrackResult(box, best, TrackState.TRACKING, clock.timing())
+
+        if settings.give_up_after > 0 and now - track.lost_at >= settings.give_up_after:
+            self.clear()
+            return TrackResult(None, best, TrackState.IDLE, clock.timing())
+
+        # A clock that jumped back must not keep a lost target for ever.
+        after = replace(track, candidate=None, lost_at=min(track.lost_at, now))
+        if self._scan is None:
+            side = search_crop(track.confident, self._bundle.crop).side
+            self._scan = places(track.confident, side, picture.width, picture.height)
+        budget = settings.redetect_budget_ms / 1e3
+        looked = track.candidate is not None
+        while not looked or clock.elapsed() + self._look_s <= budget:
+            place, grow = next(self._scan)
+            box, score = self._look(picture, place, grow, 0.0, track, clock)
+            looked, best = True, max(best, score)
+            if score >= found:
+                after = replace(after, candidate=box)
+                break
+        self._track = after
+        return TrackResult(None, best, TrackState.LOST, clock.timing())
+
+    def _look(
+        self,
+        picture: Picture,
+        around: Box,
+        grow: float,
+        window: float,
+        track: _Track,
+        clock: _Clock,
+    ) -> tuple[Box, float]:
+        """Search one region, without committing; return the smoothed, clipped box (image px) and its presence."""
+        begin = clock.elapsed()
+        limits = self._limits
+        region = search_crop(around, self._bundle.crop, grow)
+        pixels = self._cut(picture, region, track.fill, clock)
+        previous = _size(region.box_to_crop(around))
+        self._tune(window)
+        start = time.perf_counter()
+        result = self._session.step(pixels, previous, track.memory)
+        clock.step += time.perf_counter() - start
+        result = _usable(result, region)
+        size = smoothed_size(
+            _size(result.box),
+            previous,
+            score=result.score,
+            rate=limits.size_rate,
+            penalty=limits.penalty,
+        )
+        box = region.box_to_image(Box(result.box.cx, result.box.cy, *size))
+        score = presence(self._bundle.presence, result, previous)
+        took = clock.elapsed() - begin
+        self._look_s = took if self._look_s == 0.0 else 0.8 * self._look_s + 0.2 * took
+        return box.kept_in_image(picture.width, picture.height), score
+
+    def _seen(self, picture: Picture, track: _Track, box: Box, clock: _Clock) -> _Track:
+        """Commit the last step and return the track with the target at ``box``."""
+        memory = None
+        if self._reads_memory:
+            memory = self._cut(picture, search_crop(box, self._bundle.crop), track.fill, clock)
+        self._session.commit()
+        return _Track(
+            box=box,
+            confident=box,
+            fill=track.fill,
+            state=TrackState.TRACKING,
+            memory=memory,
+        )
+
+    def _cut(self, picture: Picture, crop: Crop, fill: Rgb, clock: _Clock) -> UInt8Array:
+        begin = time.perf_counter()
+        pixels = extract_crop(picture, crop, fill)
+        clock.crop += time.perf_counter() - begin
+        return pixels
+
+    def _tune(self, window: float) -> None:
+        """Send the session those tuning values that its graphs read and that changed."""
+        for name in self._graph_tuning:
+            if name == "window":
+                value = window
+            elif name == "penalty":
+                value = self._limits.penalty
+            elif name == "size_rate":
+                value = self._limits.size_rate
+            else:
+                value = self._bundle.tuning[name]
+            if self._in_session.get(name) != value:
+                self._session.set_tuning(name, value)
+                self._in_session[name] = value
+
+
+def selectable(box: Box, picture: Picture) -> Box:
+    """Return the part of ``box`` inside ``picture`` (image px), if it can be tracked.
+
+    Raises:
+        SelectionError: if it is not finite, has no size, lies outside, or has a side below MIN_SIDE inside.
+    """
+    if not box.is_finite():
+        raise SelectionError(f"the box is not finite: {_text(box)}")
+    if box.w <= 0 or box.h <= 0:
+        raise SelectionError(f"the box has no size: {_text(box)}")
+    clipped = box.clipped_to_image(picture.width, picture.height)
+    size = f"{picture.width} x {picture.height}"
+    if clipped.w <= 0 or clipped.h <= 0:
+        raise SelectionError(f"the box lies outside the {size} picture: {_text(box)}")
+    # Decimal fractions are not exact in binary: a side of 4 px may come out of the clipping a hair smaller.
+    if min(clipped.w, clipped.h) < MIN_SIDE - 1e-6:
+        raise SelectionError(
+            f"the box is too small: {clipped.w:.4g} x {clipped.h:.4g} px inside the {size} picture, "
+            f"at least {MIN_SIDE:g} x {MIN_SIDE:g} px are needed"
+        )
+    return clipped
+
+
+def _text(box: Box) -> str:
+    return f"centre ({box.cx:g}, {box.cy:g}), size {box.w:g} x {box.h:g}"
+
+
+def _size(box: Box) -> Size:
+    return (box.w, box.h)
+
+
+def _usable(result: StepResult, region: Crop) -> StepResult:
+    """Refuse what is not finite; hold the size in what can be a target (a linear head may go negative)."""
+    numbers = (*result.box, result.score, result.runner_up)
+    if not all(math.isfinite(value) for value in numbers):
+        raise ValueError(f"the network's result is not finite: {result}")
+    low = MIN_SIDE * region.scale
+    box = result.box
+    if box.w >= low and box.h >= low:
+        return result
+    return replace(result, box=Box(box.cx, box.cy, max(box.w, low), max(box.h, low)))
+
+
+def _same_place(box: Box, candidate: Box) -> bool:
+    """Tell whether two looks one frame apart may be of one target: it moved by less than its own size."""
+    moved = max(abs(box.cx - candidate.cx) / candidate.w, abs(box.cy - candidate.cy) / candidate.h)
+    ratio = math.sqrt(box.area / candidate.area)
+    return moved <= 1.0 and 1 / 1.5 <= ratio <= 1.5
+
+
+def _filled_in(settings: TrackerSettings, bundle: Bundle) -> _Limits:
+    """Return the settings with the bundle's defaults for what is None."""
+    presence_spec, tuning = bundle.presence, bundle.tuning
+
+    def default(value: float | None, name: str, otherwise: float) -> float:
+        return tuning.get(name, otherwise) if value is None else value
+
+    limits = _Limits(
+        found=presence_spec.found if settings.found is None else settings.found,
+        lost=presence_spec.lost if settings.lost is None else settings.lost,
+        size_rate=default(settings.size_rate, "size_rate", 1.0),
+        window=default(settings.window, "window", 0.0),
+        penalty=default(settings.penalty, "penalty", 0.0),
+    )
+    if limits.lost > limits.found:
+        raise ValueError(
+            f"lost must not be above found, got lost = {limits.lost:g}, found = {limits.found:g} "
+            f"(what was not set comes from bundle {bundle.name})"
+        )
+    return limits
