@@ -89,27 +89,34 @@ class _ModuleThatNeeds(pytest.Module):
         pytest.skip(f"needs {self.missing}, which is not installed", allow_module_level=True)
 
 
-def _module_that_needs(file: Path, parent: Any, **by_path: Any) -> pytest.Module | None:
+def make_module(file: Path, parent: Any, **location: Any) -> pytest.Module | None:
+    """The test module for a file; None leaves it to launch_testing, which runs launch tests.
+
+    launch_testing imports every test file, in a way of its own, to see whether it is a launch test:
+    it then fails where two folders have files of the same name. It gets to see launch tests alone.
+    """
     inside = file.relative_to(TEST_ROOT).parts if TEST_ROOT in file.parents else ("",)
     missing = [name for name in NEEDED_BY_FOLDER.get(inside[0], ()) if not is_installed(name)]
-    if not missing:
+    if missing:
+        module = _ModuleThatNeeds.from_parent(parent, **location)
+        module.missing = " and ".join(missing)
+        return module
+    if "def generate_test_description" in file.read_text(encoding="utf-8"):
         return None
-    module = _ModuleThatNeeds.from_parent(parent, **by_path)
-    module.missing = " and ".join(missing)
-    return module
+    return pytest.Module.from_parent(parent, **location)
 
 
 if int(pytest.__version__.split(".")[0]) >= 7:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
-        return _module_that_needs(module_path, parent, path=module_path)
+        return make_module(module_path, parent, path=module_path)
 
 else:  # Ubuntu 22.04's pytest 6
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(path: Any, parent: Any) -> pytest.Module | None:
-        return _module_that_needs(Path(path), parent, fspath=path)
+        return make_module(Path(path), parent, fspath=path)
 
 
 def why_not(marker: str) -> str | None:
@@ -125,8 +132,12 @@ def why_not(marker: str) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        # launch_testing's items do not take over their module's marks.
+        if any(kind.__name__ == "LaunchTestItem" for kind in type(item).__mro__):
+            item.add_marker(pytest.mark.ros)
         for marker in ("ros", "gpu", "tensorrt", "data"):
             if item.get_closest_marker(marker) and (reason := why_not(marker)):
                 item.add_marker(pytest.mark.skip(reason=reason))
