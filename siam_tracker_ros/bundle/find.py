@@ -15,8 +15,9 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 def default_search_path() -> list[Path]:
     """Return the folders that hold bundles, first match first.
 
-    The package's share in every prefix of AMENT_PREFIX_PATH (what ROS's own index does, without needing
-    ROS), ``models`` of the checkout this code runs from, ``~/.local/share/siam_tracker_ros/models``.
+    The package's share in every prefix of AMENT_PREFIX_PATH (what ROS's own index does, without
+    needing ROS), ``models`` of the checkout this code runs from,
+    ``~/.local/share/siam_tracker_ros/models``.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     folders = [Path(prefix) / "share" / "siam_tracker_ros" / "models" for prefix in prefixes]
@@ -33,8 +34,8 @@ def find_bundle(
     """Return the folder of a bundle.
 
     Args:
-        name_or_path: a bundle's name, or a path: a ``Path``, or a text that has a "/" or starts with "." or "~".
-            The path may also be that of the bundle.yaml itself.
+        name_or_path: a bundle's name, or a path: a ``Path``, or a text that has a "/" or starts
+            with "." or "~". The path may also be that of the bundle.yaml itself.
         search_path: folders that hold bundles; :func:`default_search_path` if None.
 
     Raises:
@@ -51,7 +52,8 @@ def find_bundle(
         return folder
     if not NAME_PATTERN.fullmatch(text):
         raise BundleError(
-            f"{text!r} is not a bundle's name; give a name such as siam_stm_lite0, or a path with a '/'"
+            f"{text!r} is not a bundle's name; "
+            "give a name such as siam_stm_lite0, or a path with a '/'"
         )
     folders = default_search_path() if search_path is None else list(search_path)
     for folder in folders:

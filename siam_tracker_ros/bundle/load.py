@@ -1,4 +1,4 @@
-"""Loading: nothing of a bundle is believed before it was checked, nothing large is read before it was sized."""
+"""Loading: nothing is believed before it is checked, nothing large is read before it is sized."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from siam_tracker_ros.bundle.types import (
 def load_bundle(
     name_or_path: str | os.PathLike[str], search_path: Sequence[Path] | None = None
 ) -> Bundle:
-    """Find, read and check a bundle: schema, graph contract, size and checksum of every listed file.
+    """Find, read and check a bundle: schema, graph contract, size and checksum of every file.
 
     Args:
         name_or_path: see :func:`find_bundle`.
@@ -54,7 +54,8 @@ def load_bundle(
 def _check_file(folder: Path, where: Path, name: str, entry: FileEntry) -> None:
     """Check that a listed file lies in the bundle and is what the list says."""
     path = folder / name
-    # `colcon build --symlink-install` links every file of a bundle, bundle.yaml among them, to the same place.
+    # `colcon build --symlink-install` links every file of a bundle, bundle.yaml among them, to the
+    # same place.
     homes = (folder.resolve(), where.resolve().parent)
     real = path.resolve()
     if not any(home in real.parents for home in homes):

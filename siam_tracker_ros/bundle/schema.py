@@ -1,4 +1,4 @@
-"""Schema 1 of bundle.yaml: plain data <-> :class:`Bundle`, every field checked and named when it is wrong."""
+"""Schema 1 of bundle.yaml: plain data <-> :class:`Bundle`; what is wrong is named by its field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MAX_ELEMENTS = 1 << 28
 
 
 class _Loader(yaml.SafeLoader):
-    """safe_load without aliases (a short file could stand for gigabytes) and without repeated keys."""
+    """A safe loader without aliases (a short file could stand for gigabytes) or repeated keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -268,7 +268,9 @@ class _Reader:
             or ".." in path.parts
             or str(path) != value
         ):
-            raise self.error(field, f"{value!r:.200} must be a plain path inside the bundle's folder")
+            raise self.error(
+                field, f"{value!r:.200} must be a plain path inside the bundle's folder"
+            )
         return value
 
     def listed_file(self, value: Any, field: str, files: Mapping[str, FileEntry]) -> str:
@@ -356,7 +358,8 @@ def _presence(read: _Reader, value: Any) -> PresenceSpec:
     )
     if len(weights) != len(features):
         raise read.error(
-            f"{field}.weights", f"must be one for each feature ({len(features)}), got {len(weights)}"
+            f"{field}.weights",
+            f"must be one for each feature ({len(features)}), got {len(weights)}",
         )
     bias = read.number(data["bias"], f"{field}.bias")
     return PresenceSpec(kind, tuple(features), weights, bias, found, lost)
@@ -400,7 +403,8 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
         if tensor.dtype != dtype or tensor.shape != shape:
             raise read.error(
                 field,
-                f"{tensor.name} must be {dtype} {list(shape)}, got {tensor.dtype} {list(tensor.shape)}",
+                f"{tensor.name} must be {dtype} {list(shape)}, "
+                f"got {tensor.dtype} {list(tensor.shape)}",
             )
 
     for name, graph in bundle.graphs.items():

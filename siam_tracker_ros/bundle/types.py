@@ -59,8 +59,8 @@ class GraphSpec:
 class PresenceSpec:
     """How a graph's outputs become the probability that the target is visible and the box right.
 
-    ``uncalibrated``: the score itself. ``logistic``: sigmoid(bias + sum weights_i features_i). ``found`` and
-    ``lost`` are the default thresholds, 0 <= lost <= found <= 1.
+    ``uncalibrated``: the score itself. ``logistic``: sigmoid(bias + sum weights_i features_i).
+    ``found`` and ``lost`` are the default thresholds, 0 <= lost <= found <= 1.
     """
 
     kind: str = "uncalibrated"
@@ -83,7 +83,8 @@ class FileEntry:
 class Bundle:
     """One trained tracker, ready to run: everything but the weights' bytes is in memory.
 
-    ``fingerprint`` is the SHA-256 of bundle.yaml; since that lists every graph's checksum, it names the whole.
+    ``fingerprint`` is the SHA-256 of bundle.yaml; since that lists every graph's checksum, it names
+    the whole.
     """
 
     path: Path
@@ -119,7 +120,8 @@ class Bundle:
         """Return the bytes of one listed file, checked against its checksum.
 
         Raises:
-            BundleError: if the file is not listed, cannot be read, or changed since the bundle was loaded.
+            BundleError: if the file is not listed, cannot be read, or changed since the bundle was
+                loaded.
         """
         entry = self.files.get(file)
         if entry is None:
@@ -138,8 +140,8 @@ class Bundle:
 class StepResult:
     """The decoded outputs of a search graph for one crop.
 
-    ``box``: the target in crop pixels. ``score``: in [0, 1]. ``runner_up``: score of the second-best place.
-    ``peak``: crop pixels (x, y) of the winning cell.
+    ``box``: the target in crop pixels. ``score``: in [0, 1]. ``runner_up``: score of the
+    second-best place. ``peak``: crop pixels (x, y) of the winning cell.
     """
 
     box: Box

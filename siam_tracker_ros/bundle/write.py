@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from siam_tracker_ros.bundle.load import load_bundle
 from siam_tracker_ros.bundle.schema import bundle_data, dump_yaml
@@ -23,11 +23,11 @@ from siam_tracker_ros.bundle.types import (
 )
 from siam_tracker_ros.geometry import CropSpec
 
-Content = Union[bytes, str, Path]
+Content = bytes | str | Path
 """What a file shall hold: bytes, text, or the path of a file to copy."""
 
 DOCUMENTS = ("README.md", "LICENSE", "parity.json")
-"""Files that lie beside the graphs without a checksum: they may be corrected without a new bundle."""
+"""Files beside the graphs that have no checksum: they may be corrected without a new bundle."""
 
 
 def write_bundle(
@@ -45,8 +45,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle folder, with checksums, and return the bundle as loaded from it.
 
-    It is built and checked in a folder beside ``folder`` and put in place by renaming; a bundle that was there
-    before is replaced, and stays as it was if anything fails.
+    It is built and checked in a folder beside ``folder`` and put in place by renaming; a bundle
+    that was there before is replaced, and stays as it was if anything fails.
 
     Args:
         folder: the bundle's folder; its parent is made where needed.
@@ -56,9 +56,12 @@ def write_bundle(
         graphs: ``template`` and ``search``.
         tuning: defaults of the tuning values.
         presence: the presence model.
-        contents: every file by its name in the bundle; all but README.md, LICENSE and parity.json get a checksum.
-        precisions: graphs in other precisions, for example {"fp16": {"template": "template.fp16.onnx", ...}}.
-        provenance: where it comes from: config, data_manifest, revision, command, metrics, teachers.
+        contents: every file by its name in the bundle; all but README.md, LICENSE and parity.json
+            get a checksum.
+        precisions: graphs in other precisions, for example
+            {"fp16": {"template": "template.fp16.onnx", "search": "search.fp16.onnx"}}.
+        provenance: where it comes from: config, data_manifest, revision, command, metrics,
+            teachers.
 
     Raises:
         BundleError: if the parts do not make a valid bundle, or ``folder`` holds something else.

@@ -1,11 +1,13 @@
 """The one box type, in continuous pixel-centre coordinates.
 
-The centre of the first pixel of an image is (0, 0), as in ``sensor_msgs/CameraInfo``; an image of width
-``W`` spans x in [-0.5, W - 0.5]. Three spellings of the same box exist:
+The centre of the first pixel of an image is (0, 0), as in ``sensor_msgs/CameraInfo``; an image of
+width ``W`` spans x in [-0.5, W - 0.5]. Three spellings of the same box exist:
 
 * ``cx, cy, w, h``: the state (:class:`Box`);
-* ``xywh``: data sets and results; x, y is the index of the first covered pixel, so ``cx = x + (w - 1) / 2``;
-* ``edges``: ``x1 = cx - w / 2`` ... ``x2 = cx + w / 2``, so a box whose first pixel is column x has ``x1 = x - 0.5``.
+* ``xywh``: data sets and results; x, y is the index of the first covered pixel, so
+  ``cx = x + (w - 1) / 2``;
+* ``edges``: ``x1 = cx - w / 2`` ... ``x2 = cx + w / 2``, so a box whose first pixel is column x has
+  ``x1 = x - 0.5``.
 """
 
 from __future__ import annotations
@@ -83,16 +85,17 @@ class Box:
         return inter / union if union > 0 else 0.0
 
     def clipped_to_image(self, width: int, height: int) -> Box:
-        """Return the part of the box inside a ``width`` x ``height`` image (size 0 if there is none)."""
+        """Return the part of the box inside a ``width`` x ``height`` image (size 0 if none)."""
         x1, y1, x2, y2 = self.edges
         x1, x2 = (min(max(v, -0.5), width - 0.5) for v in (x1, x2))
         y1, y2 = (min(max(v, -0.5), height - 0.5) for v in (y1, y2))
         return Box.from_edges(x1, y1, x2, y2)
 
     def kept_in_image(self, width: int, height: int, min_side: float = MIN_SIDE) -> Box:
-        """Return the box with its centre held inside the image and its sides in [min_side, image side].
+        """Return the box with its centre held inside the image and its sides within limits.
 
-        The trackers' clip rule: cx in [0, W - 1], cy in [0, H - 1], w in [min_side, W], h in [min_side, H].
+        The trackers' clip rule: cx in [0, W - 1], cy in [0, H - 1], w in [min_side, W],
+        h in [min_side, H].
         """
         return Box(
             min(max(self.cx, 0.0), width - 1.0),
@@ -103,7 +106,7 @@ class Box:
 
 
 def iou_xywh(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Intersection over union of boxes ``a[N,4]`` and ``b[N,4]`` in ``xywh``; returns ``[N]`` in [0, 1].
+    """Return the intersection over union, ``[N]`` in [0, 1], of ``a[N,4]`` and ``b[N,4]`` (xywh).
 
     Differences of first pixels equal differences of edges, so no offset enters.
     """

@@ -1,18 +1,20 @@
-"""Square crops: the one mapping between image and network coordinates, for training, robot and evaluation.
+"""Square crops: the one mapping between image and network coordinates, on robot and in training.
 
-A crop is a centre ``c``, a side ``s`` in image pixels and an output size ``n``. With ``k = n / s``::
+A crop is a centre ``c``, a side ``s`` in image pixels and an output size ``n``.
+With ``k = n / s``::
 
     image -> crop:  u = (n - 1) / 2 + k (x - cx)
     crop -> image:  x = cx + (u - (n - 1) / 2) / k
 
-that is, the crop's edges [-0.5, n - 0.5] map exactly onto [cx - s/2, cx + s/2]. Neither centre nor side is
-ever rounded.
+that is, the crop's edges [-0.5, n - 0.5] map exactly onto [cx - s/2, cx + s/2]. Neither centre nor
+side is ever rounded.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,14 +23,15 @@ from siam_tracker_ros.geometry.boxes import Box, FloatArray
 from siam_tracker_ros.geometry.pictures import Picture, Rgb, UInt8Array
 
 MAX_REDUCTION = 2.0
-"""A crop that shrinks the image by more than this is area-averaged first (no aliasing on large targets)."""
+"""A crop that shrinks the image by more than this is area-averaged first, against aliasing."""
 
 
 @dataclass(frozen=True)
 class CropSpec:
     """Crop sizes of a tracker: output sizes in pixels (odd) and the context around the box.
 
-    ``context`` is the fraction of ``(w + h) / 2 * 2`` added around the box (0.5 in the SiamFC family).
+    ``context`` is the fraction of ``(w + h) / 2 * 2`` added around the box (0.5 in the SiamFC
+    family).
     """
 
     template: int
@@ -77,7 +80,7 @@ class Crop:
 
 
 def context_side(w: float, h: float, context: float = 0.5) -> float:
-    """Side of the square with context around a w x h box: sqrt((w + p)(h + p)), p = context (w + h)."""
+    """Return the side of the square with context: sqrt((w + p)(h + p)), p = context (w + h)."""
     p = context * (w + h)
     return math.sqrt((w + p) * (h + p))
 
@@ -105,8 +108,8 @@ def extract_crop(
         picture: what to cut from; only the window under the crop is read and converted.
         crop: which window.
         fill: colour outside the picture (the first frame's mean).
-        deformation: optional ``[2,2]`` matrix D applied about the crop's centre (training's rotation, shear and
-            stretch): ``u = (n-1)/2 + k D (x - c)``. Identity on a robot.
+        deformation: optional ``[2,2]`` matrix D applied about the crop's centre (training's
+            rotation, shear and stretch): ``u = (n-1)/2 + k D (x - c)``. Identity on a robot.
 
     Returns:
         ``uint8 [n,n,3]`` RGB, C-contiguous.
@@ -119,25 +122,20 @@ def extract_crop(
     n, mid = crop.size, (crop.size - 1) / 2
     linear = np.eye(2) if deformation is None else np.asarray(deformation, dtype=np.float64)
     inverse = np.linalg.inv(linear) / crop.scale  # crop px -> image px
-    reach = np.abs(inverse).sum(axis=1) * n / 2 + 2.0  # half extent of the window under the crop, image px
-    x0, x1 = (int(v) for v in np.clip([crop.cx - reach[0], crop.cx + reach[0] + 2], 0, picture.width))
-    y0, y1 = (int(v) for v in np.clip([crop.cy - reach[1], crop.cy + reach[1] + 2], 0, picture.height))
+    shrink = float(np.sqrt(abs(np.linalg.det(inverse))))
+    factor = int(shrink) if shrink > MAX_REDUCTION else 1
+    # Half extent of the window under the crop, image px: bilinear sampling reads one (reduced)
+    # pixel beyond the outermost position.
+    reach = np.abs(inverse).sum(axis=1) * n / 2 + factor + 1
+    x0, x1 = _window(crop.cx, float(reach[0]), picture.width, factor)
+    y0, y1 = _window(crop.cy, float(reach[1]), picture.height, factor)
     if x1 <= x0 or y1 <= y0:
         return np.full((n, n, 3), fill, dtype=np.uint8)
-
-    factor = 1
-    shrink = float(np.sqrt(abs(np.linalg.det(inverse))))
-    if shrink > MAX_REDUCTION:
-        # The phase of the reduction grid is tied to the image, not to the crop: the same pixels are averaged
-        # together from frame to frame.
-        factor = int(shrink)
-        x0, y0 = x0 - x0 % factor, y0 - y0 % factor
-        x1 = x1 - (x1 - x0) % factor if x1 - x0 >= factor else x1
-        y1 = y1 - (y1 - y0) % factor if y1 - y0 >= factor else y1
     window = picture.rgb_region(x0, y0, x1, y1)
     if factor > 1:
-        size = (max(1, (x1 - x0) // factor), max(1, (y1 - y0) // factor))
-        window = cv2.resize(window, size, interpolation=cv2.INTER_AREA)
+        window = _reduced(window, factor)
+    if window.shape[:2] == (1, 1):  # OpenCV 4.5.4 refuses a single pixel of three channels
+        window = np.concatenate([window, np.full((1, 1, 3), fill, dtype=window.dtype)], axis=1)
     # Pixel i of the reduced window is centred on image column x0 + factor i + (factor - 1) / 2.
     origin = np.array([x0, y0]) + (factor - 1) / 2
     to_window = inverse / factor
@@ -150,4 +148,30 @@ def extract_crop(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=fill,
     )
-    return np.ascontiguousarray(out)
+    return np.ascontiguousarray(out, dtype=np.uint8)
+
+
+def _window(centre: float, reach: float, length: int, factor: int) -> tuple[int, int]:
+    """Return first and last + 1 column (row) of a window, in whole blocks of ``factor``.
+
+    Blocks are counted from the image's first pixel, not the crop's: the same pixels are averaged
+    together from frame to frame.
+    """
+    first = math.floor(min(max(centre - reach, 0), length))
+    last = math.ceil(min(max(centre + reach + 1, 0), length))
+    if last <= first:
+        return first, first
+    return first - first % factor, min(last + -last % factor, length)
+
+
+def _reduced(window: UInt8Array, factor: int) -> UInt8Array:
+    """Average blocks of factor x factor pixels; one cut by the image's border repeats its edge."""
+    height, width = window.shape[:2]
+    below, right = -height % factor, -width % factor
+    if height == width == 1:
+        return window
+    padded: cv2.typing.MatLike = window
+    if below or right:
+        padded = cv2.copyMakeBorder(window, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    size = ((width + right) // factor, (height + below) // factor)
+    return cast(UInt8Array, cv2.resize(padded, size, interpolation=cv2.INTER_AREA))

@@ -1,7 +1,7 @@
 """What a crop is cut from: a picture that can hand out RGB windows of itself.
 
-Cameras send many encodings. A :class:`Picture` converts only the window that is asked for, so that a crop
-of a 4K frame costs what the crop costs.
+Cameras send many encodings. A :class:`Picture` converts only the window that is asked for, so that
+a crop of a 4K frame costs what the crop costs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Picture(Protocol):
         ...
 
     def rgb_region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
-        """Return ``uint8 [y1-y0, x1-x0, 3]`` RGB of columns x0..x1-1, rows y0..y1-1 (inside the picture)."""
+        """Return ``uint8 [y1-y0, x1-x0, 3]`` RGB of columns x0..x1-1 and rows y0..y1-1."""
         ...
 
     def mean_rgb(self) -> Rgb:
@@ -81,7 +81,9 @@ class ArrayPicture:
 
     def mean_rgb(self) -> Rgb:
         """Return the mean colour of a grid of at most 256 x 256 pixels."""
-        return mean_colour(self.array[:: self.height // 256 + 1, :: self.width // 256 + 1], self.order)
+        return mean_colour(
+            self.array[:: self.height // 256 + 1, :: self.width // 256 + 1], self.order
+        )
 
 
 def mean_colour(samples: UInt8Array, order: str = "rgb") -> Rgb:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """A back end that is not there, does not fit the bundle, or failed; the message says what to do."""
+    """A back end that is not there, does not fit the bundle, or failed."""

@@ -2,11 +2,12 @@
 
 State lives in three sets of buffers that the search graph reads from and writes to:
 
-* set 0 and set 1 take turns: a step reads the current one and writes the other; ``commit`` swaps their roles;
+* set 0 and set 1 take turns: a step reads the current one and writes the other; ``commit`` swaps
+  their roles;
 * the seed set is what the first frame reads: what the template graph wrote, zeros for the rest.
 
-States that only the template graph writes (a template's features) are constant during a track. There are two sets
-of those, so that a start that fails leaves the running track as it was.
+States that only the template graph writes (a template's features) are constant during a track.
+There are two sets of those, so that a start that fails leaves the running track as it was.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class OnnxSession:
         constants = [{t.name: self._state_value(t) for t in constant} for _ in range(2)]
         self._template_runs = [_Run(self, "template", {}, {**seed, **c}) for c in constants]
         # [constant set][state set that is written]
-        self._first_runs = [[_Run(self, "search", {**seed, **c}, s) for s in states] for c in constants]
+        self._first_runs = [
+            [_Run(self, "search", {**seed, **c}, s) for s in states] for c in constants
+        ]
         self._step_runs = [
             [_Run(self, "search", {**states[1 - w], **c}, states[w]) for w in range(2)]
             for c in constants
@@ -88,15 +91,16 @@ class OnnxSession:
         self._started = self._pending = self._closed = False
 
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
-        """Begin a track: the template graph, then the search graph with first = 1 on the first frame.
+        """Begin a track: the template graph, then the search graph with first = 1.
 
         Args:
-            template: ``uint8 [n,n,3]`` RGB, C-contiguous.
+            template: ``uint8 [n,n,3]`` RGB, C-contiguous, of the first frame.
             search: likewise.
             size: (w, h) of the given box in pixels of the search crop.
 
         Raises:
-            BackendError: if a graph fails or gives a result that is not finite; a running track is untouched.
+            BackendError: if a graph fails or gives a result that is not finite; a running track is
+                untouched.
             ValueError: if a crop has another shape or dtype than the bundle says.
         """
         self._check_open()
@@ -163,7 +167,7 @@ class OnnxSession:
         self._inputs[key][0] = value
 
     def warm_up(self) -> None:
-        """Run both graphs on grey crops; the current state stays (a step not yet committed is forgotten)."""
+        """Run both graphs on grey crops; the state stays, a step not yet committed is forgotten."""
         self._check_open()
         crop = self._bundle.crop
         grey = [np.full((n, n, 3), 128, dtype=np.uint8) for n in (crop.template, crop.search)]
@@ -241,8 +245,11 @@ class _Run:
         self._name = f"{owner._bundle.name}: {spec.file}"
         self._session = owner._sessions[graph]
         self._binding = self._session.io_binding()
-        self._host_inputs = [(t.name, owner._host[t.name]) for t in spec.inputs if t.name in owner._host]
-        # Binding a CPU value as input of a CUDA graph copies it there and then: such inputs are bound each time.
+        self._host_inputs = [
+            (t.name, owner._host[t.name]) for t in spec.inputs if t.name in owner._host
+        ]
+        # Binding a CPU value as input of a CUDA graph copies it there and then: such inputs are
+        # bound each time.
         self._rebind = owner._device != "cpu"
         for name, value in self._host_inputs:
             self._binding.bind_ortvalue_input(name, value)
@@ -250,7 +257,8 @@ class _Run:
             if tensor.name in states_in:
                 self._binding.bind_ortvalue_input(tensor.name, states_in[tensor.name])
         for tensor in spec.outputs:
-            value = owner._host.get(tensor.name) or states_out[tensor.name]
+            name = tensor.name
+            value = owner._host[name] if name in owner._host else states_out[name]
             self._binding.bind_ortvalue_output(tensor.name, value)
 
     def run(self) -> None:
@@ -274,7 +282,8 @@ def _open_graphs(
 
     def open_all(providers: list[str]) -> dict[str, ort.InferenceSession]:
         return {
-            name: _open_graph(bundle, name, data[name], threads, providers) for name in bundle.graphs
+            name: _open_graph(bundle, name, data[name], threads, providers)
+            for name in bundle.graphs
         }
 
     if "CUDAExecutionProvider" in ort.get_available_providers():
@@ -323,9 +332,7 @@ def _check_all(bundle: Bundle, sessions: Mapping[str, ort.InferenceSession]) -> 
             )
 
 
-def _differences(
-    kind: str, wanted: tuple[TensorSpec, ...], found: list[ort.NodeArg]
-) -> list[str]:
+def _differences(kind: str, wanted: tuple[TensorSpec, ...], found: list[ort.NodeArg]) -> list[str]:
     """Say where a graph's inputs or outputs differ from the bundle's list."""
     there = {
         arg.name: TensorSpec(arg.name, _ORT_TYPES.get(arg.type, arg.type), tuple(arg.shape))
@@ -347,7 +354,9 @@ def _differences(
 def _host_inputs(bundle: Bundle) -> dict[str, npt.NDArray[np.generic]]:
     """Return a buffer for every input that comes from the host, tuning values filled in."""
     graphs: list[GraphSpec] = list(bundle.graphs.values())
-    inputs = {t.name: _zeros(t) for g in graphs for t in g.inputs if not t.name.startswith("state.")}
+    inputs = {
+        t.name: _zeros(t) for g in graphs for t in g.inputs if not t.name.startswith("state.")
+    }
     for name in bundle.graph_tuning:
         inputs[f"tuning.{name}"][0] = bundle.tuning[name]
     return inputs

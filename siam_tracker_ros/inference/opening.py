@@ -30,7 +30,8 @@ def open_session(
     Args:
         bundle: a loaded bundle.
         backend: auto, onnxruntime or tensorrt.
-        intra_op_threads: threads within one operator on the CPU; 0 = one for each CPU this process may use.
+        intra_op_threads: threads within one operator on the CPU; 0 = one for each CPU this process
+            may use.
         log: called with one line for people, saying what runs and why.
 
     Returns:
@@ -45,7 +46,7 @@ def open_session(
     if backend == "tensorrt":
         raise BackendError(
             "backend tensorrt: this version of siam_tracker_ros has no TensorRT sessions; "
-            "use backend onnxruntime (or auto), which runs on the CPU and, with onnxruntime-gpu, on CUDA"
+            "use backend onnxruntime (or auto): on the CPU and, with onnxruntime-gpu, on CUDA"
         )
     try:
         from siam_tracker_ros.inference.onnx_session import OnnxSession

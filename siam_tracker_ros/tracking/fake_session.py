@@ -1,11 +1,11 @@
-"""A session without a network: it plays a known trajectory, so that trackers and nodes can be tested alone."""
+"""A session without a network: it plays a known trajectory, to test trackers and nodes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +14,16 @@ from siam_tracker_ros.geometry import Box, CropSpec
 from siam_tracker_ros.tracking.types import Size, UInt8Array
 
 Player = Callable[[UInt8Array, Size], StepResult]
-Item = Union[StepResult, Exception, Player]
+Item = StepResult | Exception | Player
 
 
 class FakeSession:
     """A :class:`StatefulSession` that answers from a list, or by calling a function.
 
     Args:
-        trajectory: what successive ``step`` calls answer: a :class:`StepResult` (crop pixels), a function
-            ``(search, previous_size) -> StepResult``, or an exception to raise; the last one repeats. Or one such
-            function for all steps.
+        trajectory: what successive ``step`` calls answer: a :class:`StepResult` (crop pixels), a
+            function ``(search, previous_size) -> StepResult``, or an exception to raise; the last
+            one repeats. Or one such function for all steps.
         first: what ``start`` answers; by default the given size at the crop's centre with score 1.
 
     Attributes:
@@ -82,9 +82,8 @@ class FakeSession:
         self.memories.append(memory)
         self.previous_sizes.append(previous_size)
         self._pending = False
-        item = self.trajectory
-        if not callable(item):
-            item = item[min(index, len(item) - 1)]
+        items = self.trajectory
+        item = items if callable(items) else items[min(index, len(items) - 1)]
         result = _play(item, search, previous_size)
         self._pending = True
         return result
@@ -120,7 +119,7 @@ class FakeSession:
 class ColourFinder:
     """A player for :class:`FakeSession` that really looks: it boxes the pixels of one colour.
 
-    The score is the fraction of the box of those pixels that has the colour; 0 where there are none.
+    The score is the fraction of that box that has the colour; 0 where there is none.
 
     Args:
         rgb: the target's colour.
@@ -138,12 +137,14 @@ class ColourFinder:
         mid = (search.shape[0] - 1) / 2
         if rows.size == 0:
             return StepResult(Box(mid, mid, *previous_size), 0.0, 0.0, (mid, mid))
-        box = Box.from_edges(columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5)
+        left, right = float(columns[0]), float(columns[-1])
+        top, bottom = float(rows[0]), float(rows[-1])
+        box = Box.from_edges(left - 0.5, top - 0.5, right + 0.5, bottom + 0.5)
         return StepResult(box, float(hit.sum() / box.area), 0.0, (box.cx, box.cy))
 
 
 def fake_bundle(**changes: Any) -> Bundle:
-    """Return a bundle in memory, without files, for a :class:`FakeSession`; ``changes`` replace its fields."""
+    """Return a bundle without files for a :class:`FakeSession`; ``changes`` replace its fields."""
     bundle = Bundle(
         path=Path("fake"),
         name="fake",

@@ -41,6 +41,6 @@ def presence(spec: PresenceSpec, result: StepResult, previous_size: Size) -> flo
         return min(max(result.score, 0.0), 1.0)
     features = presence_features(result, previous_size)
     logit = spec.bias + sum(
-        weight * features[name] for name, weight in zip(spec.features, spec.weights)
+        weight * features[name] for name, weight in zip(spec.features, spec.weights, strict=True)
     )
     return 1.0 / (1.0 + math.exp(-min(max(logit, -60.0), 60.0)))

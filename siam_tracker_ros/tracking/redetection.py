@@ -1,4 +1,4 @@
-"""Where to look for a lost target: near the last place first, then ever further, then everywhere again."""
+"""Where to look for a lost target: near the last place first, then ever further, then again."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from siam_tracker_ros.geometry import Box
 
 OVERLAP = 0.5
-"""Neighbouring search regions share this fraction of their side: a target cut by one is whole in the next."""
+"""Fraction of their side that neighbours share: a target cut by one is whole in the next."""
 
 GROWS = (1.0, 1.4, 0.8)
-"""Search region sizes of successive scans of the whole frame: the target may come back nearer or further."""
+"""Region sizes of successive scans: the target may come back nearer or further."""
 
 
 def places(last: Box, side: float, width: int, height: int) -> Iterator[tuple[Box, float]]:
-    """Yield places to search, endlessly: (box to centre a search region on, factor ``grow`` of the region).
+    """Yield places to search, endlessly: (box to centre a region on, the region's ``grow``).
 
-    A scan visits rings of search regions around the last box. The first scan is the innermost ring alone, each
-    next one reaches twice as far; the one that covers the whole picture is followed by the innermost again,
-    with the next region size of :data:`GROWS`.
+    A scan visits rings of search regions around the last box. The first scan is the innermost ring
+    alone, each next one reaches twice as far; the one that covers the whole picture is followed by
+    the innermost again, with the next region size of :data:`GROWS`.
 
     Args:
         last: the target's last confident box, image px; only its centre moves, its size stays.
@@ -37,8 +37,12 @@ def places(last: Box, side: float, width: int, height: int) -> Iterator[tuple[Bo
             for ring in range(min(reach, whole) + 1):
                 for i, j in _ring(ring):
                     x, y = cx + i * stride, cy + j * stride
-                    # Half a stride beyond the border still sees the picture's edge; further out sees nothing new.
-                    if -stride / 2 <= x < width + stride / 2 and -stride / 2 <= y < height + stride / 2:
+                    # Half a stride beyond the border still sees the picture's edge; further out
+                    # sees nothing new.
+                    if (
+                        abs(x - width / 2) <= (width + stride) / 2
+                        and abs(y - height / 2) <= (height + stride) / 2
+                    ):
                         x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
                         yield Box(x, y, last.w, last.h), grow
             if reach >= whole:

@@ -10,9 +10,10 @@ Size = tuple[float, float]
 
 
 def size_change(size: Size, previous: Size) -> float:
-    """Return change(aspect) * change(scale) between two (w, h), change(r) = max(r, 1/r); 1 = the same.
+    """Return change(aspect) * change(scale) between two (w, h), change(r) = max(r, 1/r).
 
-    Scale is sz(w,h) = sqrt((w + (w+h)/2)(h + (w+h)/2)). Both sizes must be positive and in the same pixels.
+    Scale is sz(w,h) = sqrt((w + (w+h)/2)(h + (w+h)/2)). Both sizes must be positive and in the same
+    pixels. 1 means no change.
     """
     aspect = (previous[0] / previous[1]) / (size[0] / size[1])
     scale = context_side(*size) / context_side(*previous)
@@ -24,10 +25,8 @@ def size_penalty(size: Size, previous: Size, strength: float) -> float:
     return math.exp(-strength * (size_change(size, previous) - 1.0))
 
 
-def smoothed_size(
-    size: Size, previous: Size, *, score: float, rate: float, penalty: float
-) -> Size:
-    """Return (1 - eta) previous + eta size with eta = rate * size_penalty * score, held in [0, 1]."""
+def smoothed_size(size: Size, previous: Size, *, score: float, rate: float, penalty: float) -> Size:
+    """Return (1 - eta) previous + eta size, eta = rate * size_penalty * score held in [0, 1]."""
     eta = min(max(rate * size_penalty(size, previous, penalty) * score, 0.0), 1.0)
     return (
         (1.0 - eta) * previous[0] + eta * size[0],

@@ -37,7 +37,7 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class _Track:
-    """All that is known of the target; replaced as a whole, so that a failed update changes nothing."""
+    """What is known of the target; replaced as a whole, so that a failed update changes nothing."""
 
     box: Box  # image px, after the last frame that was not LOST
     confident: Box  # image px, after the last TRACKING frame
@@ -78,15 +78,17 @@ class _Clock:
 class Tracker:
     """Follows one target with a bundle's network on a session.
 
-    The box lives here, in image pixels; what else is carried from frame to frame lives in the session, and only
-    frames on which the target was surely seen are committed to it.
+    The box lives here, in image pixels; what else is carried from frame to frame lives in the
+    session, and only frames on which the target was surely seen are committed to it.
 
     * IDLE: no target.
     * TRACKING: presence has not been below ``lost`` since it was last at or above ``found``.
-    * UNCERTAIN: it fell below ``lost``; the search region grows; nothing is committed. At or above ``found``: TRACKING.
-    * LOST: ``lost_after`` frames in a row below ``lost``. Every frame, search regions around the last place and ever
-      further are looked at within ``redetect_budget_ms``. A place at or above ``found`` is looked at again on the next
-      frame, and only if it holds there is the target TRACKING again.
+    * UNCERTAIN: it fell below ``lost``; the search region grows; nothing is committed. At or above
+      ``found``: TRACKING.
+    * LOST: ``lost_after`` frames in a row below ``lost``. Every frame, search regions around the
+      last place and ever further are looked at within ``redetect_budget_ms``. A place at or above
+      ``found`` is looked at again on the next frame, and only if it holds there is the target
+      TRACKING again.
 
     Not thread-safe: one owner.
 
@@ -134,12 +136,14 @@ class Tracker:
         self._settings = settings
 
     def initialize(self, picture: Picture, box: Box) -> TrackResult:
-        """Begin to track what ``box`` (image px) holds; replaces the target that was tracked before.
+        """Begin to track what ``box`` (image px) holds; replaces the target that was tracked
+        before.
 
         The box is clipped to the picture.
 
         Raises:
-            SelectionError: if the box cannot be tracked (:func:`selectable`); the running track is untouched.
+            SelectionError: if the box cannot be tracked (:func:`selectable`); the running track is
+                untouched.
         """
         clock = _Clock()
         box = selectable(box, picture)
@@ -168,10 +172,12 @@ class Tracker:
 
         Args:
             picture: the next frame; its size may change.
-            stamp: its time in seconds, any origin, for ``give_up_after``; a monotonic clock if None.
+            stamp: its time in seconds, any origin, for ``give_up_after``; a monotonic clock if
+                None.
 
         Raises:
-            Exception: whatever the session raises; the tracker then stands where it stood before the call.
+            Exception: whatever the session raises; the tracker then stands where it stood before
+                the call.
         """
         clock = _Clock()
         track = self._track
@@ -217,7 +223,7 @@ class Tracker:
     def _update_lost(
         self, picture: Picture, track: _Track, now: float, clock: _Clock
     ) -> TrackResult:
-        """LOST: look at last frame's candidate again, else at as many new places as the budget allows."""
+        """LOST: look at last frame's candidate again, else at what places the budget allows."""
         settings, found = self._settings, self._limits.found
         best = 0.0
         if track.candidate is not None:
@@ -257,7 +263,7 @@ class Tracker:
         track: _Track,
         clock: _Clock,
     ) -> tuple[Box, float]:
-        """Search one region, without committing; return the smoothed, clipped box (image px) and its presence."""
+        """Search one region, without committing; return the new box (image px) and its presence."""
         begin = clock.elapsed()
         limits = self._limits
         region = search_crop(around, self._bundle.crop, grow)
@@ -321,7 +327,8 @@ def selectable(box: Box, picture: Picture) -> Box:
     """Return the part of ``box`` inside ``picture`` (image px), if it can be tracked.
 
     Raises:
-        SelectionError: if it is not finite, has no size, lies outside, or has a side below MIN_SIDE inside.
+        SelectionError: if it is not finite, has no size, lies outside, or has a side below MIN_SIDE
+            inside.
     """
     if not box.is_finite():
         raise SelectionError(f"the box is not finite: {_text(box)}")
@@ -331,11 +338,12 @@ def selectable(box: Box, picture: Picture) -> Box:
     size = f"{picture.width} x {picture.height}"
     if clipped.w <= 0 or clipped.h <= 0:
         raise SelectionError(f"the box lies outside the {size} picture: {_text(box)}")
-    # Decimal fractions are not exact in binary: a side of 4 px may come out of the clipping a hair smaller.
+    # Decimal fractions are not exact in binary: a side of 4 px may come out of the clipping a hair
+    # smaller.
     if min(clipped.w, clipped.h) < MIN_SIDE - 1e-6:
         raise SelectionError(
-            f"the box is too small: {clipped.w:.4g} x {clipped.h:.4g} px inside the {size} picture, "
-            f"at least {MIN_SIDE:g} x {MIN_SIDE:g} px are needed"
+            f"the box is too small: {clipped.w:.4g} x {clipped.h:.4g} px inside the {size} "
+            f"picture; at least {MIN_SIDE:g} x {MIN_SIDE:g} px are needed"
         )
     return clipped
 
@@ -349,7 +357,7 @@ def _size(box: Box) -> Size:
 
 
 def _usable(result: StepResult, region: Crop) -> StepResult:
-    """Refuse what is not finite; hold the size in what can be a target (a linear head may go negative)."""
+    """Refuse what is not finite; hold sizes above the least (linear heads go negative)."""
     numbers = (*result.box, result.score, result.runner_up)
     if not all(math.isfinite(value) for value in numbers):
         raise ValueError(f"the network's result is not finite: {result}")
@@ -361,7 +369,7 @@ def _usable(result: StepResult, region: Crop) -> StepResult:
 
 
 def _same_place(box: Box, candidate: Box) -> bool:
-    """Tell whether two looks one frame apart may be of one target: it moved by less than its own size."""
+    """Tell whether two looks one frame apart may be of one target: it moved less than its size."""
     moved = max(abs(box.cx - candidate.cx) / candidate.w, abs(box.cy - candidate.cy) / candidate.h)
     ratio = math.sqrt(box.area / candidate.area)
     return moved <= 1.0 and 1 / 1.5 <= ratio <= 1.5

@@ -18,7 +18,7 @@ Size = tuple[float, float]
 
 
 class StatefulSession(Protocol):
-    """A bundle's graphs on some back end, with the temporal state they carry. One owner, one thread."""
+    """A bundle's graphs on some back end, with the state they carry. One owner, one thread."""
 
     @property
     def description(self) -> str:
@@ -26,7 +26,7 @@ class StatefulSession(Protocol):
         ...
 
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
-        """Begin a track: the template graph, then the search graph with first = 1 on the first frame.
+        """Begin a track: the template graph, then the search graph with first = 1.
 
         The state this leaves is current. If it raises, a track that was running before goes on.
 
@@ -45,8 +45,8 @@ class StatefulSession(Protocol):
         Args:
             search: ``uint8 [n,n,3]`` RGB, C-contiguous.
             previous_size: (w, h) of the target's last box, in pixels of this crop.
-            memory: the last committed frame cropped at its final box; given exactly when the bundle's search
-                graph lists that input.
+            memory: the last committed frame cropped at its final box; given exactly when the
+                bundle's search graph lists that input.
         """
         ...
 
@@ -91,8 +91,8 @@ class TrackResult:
 
     Attributes:
         box: the target in image pixels; None while IDLE or LOST.
-        score: presence, the probability that the target is visible and the box right. While LOST, that of the
-            best place looked at in this frame.
+        score: presence, the probability that the target is visible and the box right. While LOST,
+            that of the best place looked at in this frame.
         state: after this frame.
         timing: of this call.
     """
@@ -124,7 +124,8 @@ class TrackerSettings:
         lost_after: frames in a row below ``lost`` until an uncertain target is lost.
         grow_rate: growth of the search region with each uncertain frame, as a fraction of its side.
         grow_limit: largest growth of the search region, in [1, 2].
-        redetect_budget_ms: time a frame for looking for a lost target; one place is always looked at.
+        redetect_budget_ms: time a frame for looking for a lost target; one place is always looked
+            at.
         give_up_after: seconds lost until the target is forgotten; 0 = never.
     """
 
@@ -166,12 +167,14 @@ class TrackerSettings:
         known = [f.name for f in fields(self)]
         unknown = sorted(set(changes) - set(known))
         if unknown:
-            raise ValueError(f"no setting called {', '.join(unknown)}; there are {', '.join(known)}")
+            raise ValueError(
+                f"no setting called {', '.join(unknown)}; there are {', '.join(known)}"
+            )
         return replace(self, **changes)
 
 
 def _check(name: str, value: float | None, low: float, high: float) -> None:
-    """Refuse a value that is no number or outside [low, high]; None stands for the bundle's default."""
+    """Refuse a value that is no number or outside [low, high]; None is the bundle's default."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
