@@ -1,0 +1,1 @@
+"""Training: data sets, sampling, augmentation, labels, losses and the Lightning module."""

@@ -1,0 +1,187 @@
+"""A training run as data: the YAML file that ``siam-tracker train --config`` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from siam_tracker_ros.networks.config import ConfigError, NetworkConfig, from_mapping
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where training images come from, and how often.
+
+    Attributes:
+        sets: tar sets by name and weight: how often each is drawn among the sets of its kind.
+        cutouts: folders of PNG files with alpha (objects for synthetic clips); a folder that is not there is an
+            error, unless ``cutouts_optional``.
+        cutouts_exclude: parts of paths to leave out.
+        cutouts_optional: train without cut-outs where a folder is missing, and say so.
+        holdout_videos: videos of the sets kept for validation.
+        holdout_every: every n-th still image (by hash of its name) is kept for validation.
+        cache_gib: memory for decoded images, a worker.
+    """
+
+    sets: dict[str, float] = field(default_factory=dict)
+    cutouts: tuple[str, ...] = ()
+    cutouts_exclude: tuple[str, ...] = ()
+    cutouts_optional: bool = True
+    holdout_videos: tuple[str, ...] = ()
+    holdout_every: int = 20
+    cache_gib: float = 3.0
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What a triplet (template, two search frames) is made of: probabilities, normalised where they compete.
+
+    Attributes:
+        video, still, synthetic: weights of the three kinds.
+        max_gap: frames between any two of a video's triplet, at most.
+        negative: both search frames from another image (no target).
+        absent: the target is wholly covered in one search frame.
+        distractor: a second object beside the target.
+        occluder: an object over part of the target.
+    """
+
+    video: float = 0.25
+    still: float = 0.55
+    synthetic: float = 0.20
+    max_gap: int = 50
+    negative: float = 0.08
+    absent: float = 0.06
+    distractor: float = 0.3
+    occluder: float = 0.2
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Geometric jitter of search crops (crop px where not said otherwise) and photometric strength.
+
+    Attributes:
+        shift: uniform shift of the target in half of the search crops.
+        shift_near: standard deviation of the shift in the other half.
+        scale: natural log of the size error, uniform in +-scale.
+        aspect: standard deviation of the log of the aspect error.
+        rotation: standard deviation in degrees, stills and cut-outs only.
+        stretch: standard deviation of the log of an anisotropic stretch of the picture.
+        template_shift: uniform shift of the template.
+        photometric: 0 = none, 1 = as tuned for little data.
+        low_resolution: probability that the picture is first shrunk, then enlarged.
+        gray: probability of gray pictures.
+        flip: probability of mirroring all three.
+        surround: probability that another picture is seen where a still ends, instead of its mean colour.
+    """
+
+    shift: float = 76.0
+    shift_near: float = 14.0
+    scale: float = 0.22
+    aspect: float = 0.07
+    rotation: float = 6.0
+    stretch: float = 0.05
+    template_shift: float = 2.0
+    photometric: float = 1.0
+    low_resolution: float = 0.25
+    gray: float = 0.12
+    flip: float = 0.5
+    surround: float = 0.6
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; ``box`` says which box loss.
+
+    ``center_l1`` is the paper's: L1 on offset and size at the target's cell. ``dense_giou`` adds GIoU and relative L1 at all
+    cells near the centre, weighted by the label: tighter boxes from few samples.
+    """
+
+    box: Literal["center_l1", "dense_giou"] = "dense_giou"
+    offset: float = 1.0
+    size: float = 0.1
+    giou: float = 1.5
+    arm: float = 0.5
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Optimiser and schedule.
+
+    Attributes:
+        kind: ``adamw`` or ``sgd`` (momentum 0.9).
+        rate: peak learning rate of everything but the backbone.
+        backbone_rate: factor on it for backbone stages.
+        schedule: ``stable_decay`` (warm-up, constant, cosine to ``final`` over the last ``decay`` of the run; per step)
+            or ``siam_stm`` (the paper's, per epoch: linear .001 to .005 in 5 epochs, then exponential to .0005).
+        trainable: backbone stages that train, with the epoch they start in; the others stay frozen.
+    """
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    rate: float = 1e-3
+    backbone_rate: float = 0.2
+    weight_decay: float = 1e-4
+    clip: float = 10.0
+    schedule: Literal["stable_decay", "siam_stm"] = "stable_decay"
+    warmup_steps: int = 100
+    decay: float = 0.4
+    final: float = 0.01
+    trainable: dict[str, int] = field(default_factory=lambda: {"late": 0})
+    ema: float = 0.998
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, how large, on what."""
+
+    epochs: int = 20
+    samples_per_epoch: int = 4000
+    batch: int = 16
+    workers: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    threads: int = 1
+    seed: int = 1
+    validation_samples: int = 256
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run needs; what is not named has the defaults of these classes."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pretrained: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
+    """Read a YAML file; ``overrides`` are ``key.sub=value`` strings (values in YAML).
+
+    Raises:
+        ConfigError: naming the file and the key.
+    """
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    for override in overrides or []:
+        key, sep, text = override.partition("=")
+        if not sep:
+            raise ConfigError(f"override {override!r}: key.sub=value is wanted")
+        node = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {override!r}: {parent} is not a section")
+        node[last] = yaml.safe_load(text)
+    return from_mapping(TrainConfig, values, str(path))

@@ -1,0 +1,73 @@
+"""Samples to batches: PyTorch's data loader over :class:`TripletSource`, deterministic and resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from siam_tracker_ros.training.triplets import TripletSource
+
+
+class TripletDataset(Dataset[dict[str, Tensor]]):
+    """Samples of a source by index."""
+
+    def __init__(self, source: TripletSource) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return sample ``index`` as tensors."""
+        sample = self.source(index)
+        return {
+            "template": torch.from_numpy(sample.template),
+            "searches": torch.from_numpy(sample.searches),
+            "boxes": torch.from_numpy(sample.boxes),
+            "visible": torch.from_numpy(sample.visible),
+        }
+
+
+class EpochSampler(Sampler[int]):
+    """Indices ``epoch * size ... (epoch + 1) * size - 1``: no sample is made twice in a run.
+
+    On several devices Lightning deals these out among them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+
+
+def make_loader(
+    source: TripletSource, size: int, batch: int, workers: int
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches of ``batch`` triplets; ``size`` samples an epoch."""
+    return DataLoader(
+        TripletDataset(source),
+        batch_size=batch,
+        sampler=EpochSampler(size),
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _quiet_worker(index: int) -> None:
+    # A worker is one of many processes: threads of its own only get in the way.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

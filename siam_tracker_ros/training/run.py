@@ -1,0 +1,247 @@
+"""A training run from configuration to checkpoint: what ``siam-tracker train`` calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import load_file
+from torch import Tensor
+
+from siam_tracker_ros.evaluation.data_root import data_root
+from siam_tracker_ros.networks.checkpoint import save_network
+from siam_tracker_ros.networks.config import ConfigError
+from siam_tracker_ros.training.config import TrainConfig
+from siam_tracker_ros.training.loader import make_loader
+from siam_tracker_ros.training.module import SiamSTMModule
+from siam_tracker_ros.training.pictures import SamplePictures
+from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
+from siam_tracker_ros.training.triplets import TripletSource, find_cutouts, split_sets
+
+VALIDATION_SEED = 20_000_003
+
+
+def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool = True) -> Path:
+    """Run ``config``; writes everything under ``out`` and returns the network's file ``out/network.safetensors``.
+
+    Args:
+        config: the run.
+        out: its folder: ``config.yaml``, ``manifest.json``, ``checkpoints/``, ``metrics/``, TensorBoard's events.
+        resume: go on from ``checkpoints/last.ckpt`` where it exists.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError, DataError: with the key or file that is wrong, before anything is trained.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(config.run.threads)
+    lightning.seed_everything(config.run.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    sets = read_sets(config)
+    manifest = data_manifest(config, sets)
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (out / "config.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False))
+    run = config.run
+    steps = run.epochs * (run.samples_per_epoch // run.batch)
+    module = SiamSTMModule(config, backbone_weights(config), steps)
+    response = (module.network.grid.cells * 8) / 2
+    sources = [
+        TripletSource(
+            split_sets(sets, config.data, holdout),
+            config.network.crop,
+            response,
+            config.data,
+            config.sampling,
+            config.augmentation,
+            VALIDATION_SEED if holdout else run.seed,
+        )
+        for holdout in (False, True)
+    ]
+    loaders = [
+        make_loader(sources[0], run.samples_per_epoch, run.batch, run.workers),
+        make_loader(sources[1], run.validation_samples, run.batch, 0),
+    ]
+    last = out / "checkpoints" / "last.ckpt"
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            out / "checkpoints", every_n_train_steps=run.checkpoint_every, save_last=True, save_top_k=0
+        ),
+        Snapshot(out / "network.safetensors", {"data_manifest": manifest["sha256"], "seed": run.seed}),
+        EMAWeightAveraging(decay=config.optimiser.ema, update_starting_at_step=100),
+        LearningRateMonitor("step"),
+        Throughput(),
+        SamplePictures(),
+        *([_progress_bar()] if progress else []),
+    ]
+    loggers = [TensorBoardLogger(out, name="tensorboard", version=""), CSVLogger(out, name="metrics")]
+    trainer = lightning.Trainer(
+        default_root_dir=out,
+        max_epochs=run.epochs,
+        precision=run.precision,
+        gradient_clip_val=config.optimiser.clip,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, *loaders, ckpt_path=str(last) if resume and last.is_file() else None)
+    return out / "network.safetensors"
+
+
+def read_sets(config: TrainConfig) -> list[ImageSet]:
+    """Index the configured sets under ``SIAM_TRACKER_DATA/train``.
+
+    Raises:
+        DataError: if the data folder or a set is missing.
+    """
+    if not config.data.sets:
+        raise ConfigError("data.sets names no training set")
+    root = data_root()
+    if root is None:
+        raise DataError(
+            "training sets are looked for in $SIAM_TRACKER_DATA/train; set SIAM_TRACKER_DATA to the data folder"
+        )
+    return [read_tar_set(root / "train" / f"{name}.tar") for name in config.data.sets]
+
+
+def data_manifest(config: TrainConfig, sets: list[ImageSet]) -> dict[str, Any]:
+    """What the run saw: sets with hashes and counts, the held-out part, and one hash over all of it."""
+    entries = {
+        s.name: {
+            "sha256": s.sha256,
+            "images": len(s.images),
+            "stills": len(s.stills),
+            "tracks": len(s.tracks),
+            "skipped": s.skipped,
+        }
+        for s in sets
+    }
+    cutouts = find_cutouts(config.data)
+    digest = hashlib.sha256()
+    for path in cutouts:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    manifest: dict[str, Any] = {
+        "sets": entries,
+        "cutouts": {"files": len(cutouts), "sha256": digest.hexdigest() if cutouts else None},
+        "holdout": {"videos": list(config.data.holdout_videos), "every": config.data.holdout_every},
+    }
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return manifest
+
+
+def backbone_weights(config: TrainConfig) -> Mapping[str, Tensor] | None:
+    """ImageNet weights as ``pretrained`` says: ``auto``, ``none`` or a safetensors file.
+
+    ``auto`` takes ``SIAM_TRACKER_DATA/weights/<kind>*.safetensors``, else what timm or torchvision fetch.
+
+    Raises:
+        ConfigError: if a named file is missing, or nothing can be fetched.
+    """
+    if config.pretrained == "none":
+        return None
+    if config.pretrained != "auto":
+        path = Path(config.pretrained)
+        if not path.is_file():
+            raise ConfigError(f"pretrained: {path} is no file (or say auto or none)")
+        return load_file(path)
+    kind = config.network.backbone.kind
+    root = data_root()
+    found = sorted((root / "weights").glob(f"{kind}_*.safetensors")) if root else []
+    if found:
+        return load_file(found[0])
+    try:
+        if kind == "atrous_resnet50":
+            import torchvision
+
+            return torchvision.models.ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+        import timm
+
+        return timm.create_model(kind, pretrained=True).state_dict()
+    except Exception as error:
+        raise ConfigError(
+            f"pretrained: no ImageNet weights for {kind} under $SIAM_TRACKER_DATA/weights, and none could be fetched "
+            f"({type(error).__name__}). Name a safetensors file, or say none to start from random weights"
+        ) from error
+
+
+class Snapshot(Callback):
+    """Writes the averaged network after every epoch's validation: a run can be used before it ends.
+
+    Must come before the averaging callback, which puts the averaged weights in place for validation and takes
+    them out again at its end.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        self.path, self.metadata = path, metadata
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save what was validated, with its figures."""
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        made = {"metrics": metrics, "steps": trainer.global_step, "epoch": trainer.current_epoch + 1}
+        save_network(self.path, pl_module.network, {**self.metadata, **made})
+
+
+class Throughput(Callback):
+    """Logs samples a second and the share of a step spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.end = time.perf_counter()
+        self.waited = self.worked = 0.0
+        self.samples = 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Data has arrived."""
+        self.begin = time.perf_counter()
+        self.waited += self.begin - self.end
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Step is done."""
+        self.end = time.perf_counter()
+        self.worked += self.end - self.begin
+        self.samples += len(batch["template"])
+        if (batch_idx + 1) % 20 == 0:
+            total = self.waited + self.worked
+            pl_module.log("speed/samples_per_s", self.samples / total, prog_bar=True)
+            pl_module.log("speed/waiting", self.waited / total, prog_bar=True)
+            self.waited = self.worked = 0.0
+            self.samples = 0
+
+
+def _progress_bar() -> Callback:
+    import sys
+
+    return RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=50)
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [convert(v) for v in value]
+        return value
+
+    return dict(convert(dataclasses.asdict(config)))
