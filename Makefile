@@ -39,7 +39,7 @@ test-jammy: ## run geometry's, bundle's and tracking's tests on Python 3.10 with
 	if [ $$status = 3 ]; then \
 	    echo "skipped: geometry, bundle and tracking on Ubuntu 22.04's versions: no Python 3.10 here (pyenv install 3.10)"; \
 	elif [ $$status != 0 ]; then exit $$status; \
-	else .venv310/bin/python -m pytest $(JAMMY_TESTS) $(PYTEST_ARGS); fi
+	else .venv310/bin/python -m pytest $(JAMMY_TESTS); fi
 
 .PHONY: lint
 lint: setup ## check style, format, types and the walls between rooms

@@ -26,10 +26,22 @@ NEEDED_BY_FOLDER = {
     "training": ("torch", "lightning"),
     "deployment": ("torch", "onnx"),
     "evaluation": ("matplotlib",),
+    "cli": ("matplotlib", "rich"),
     "inference": ("onnxruntime",),
     "nodes": ("rclpy",),
     "launch": ("rclpy",),
 }
+
+
+# A loaded machine is slow, and a slow example is no wrong one.
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    pass
+else:
+    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    settings.register_profile("house", deadline=None, suppress_health_check=slow)
+    settings.load_profile("house")
 
 
 @cache
