@@ -6,6 +6,7 @@ from siam_tracker_ros.bundle.find import default_search_path, find_bundle
 from siam_tracker_ros.bundle.load import load_bundle
 from siam_tracker_ros.bundle.types import (
     BUNDLE_FILE,
+    NEXT,
     PRESENCE_FEATURES,
     SCHEMA,
     Bundle,
@@ -20,6 +21,7 @@ from siam_tracker_ros.bundle.write import write_bundle
 
 __all__ = [
     "BUNDLE_FILE",
+    "NEXT",
     "PRESENCE_FEATURES",
     "SCHEMA",
     "Bundle",

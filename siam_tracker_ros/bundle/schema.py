@@ -14,6 +14,7 @@ from siam_tracker_ros.bundle.find import NAME_PATTERN
 from siam_tracker_ros.bundle.types import (
     HOST_TUNING,
     MAX_GRAPH_BYTES,
+    NEXT,
     PRESENCE_FEATURES,
     SCHEMA,
     Bundle,
@@ -78,10 +79,17 @@ def parse_yaml(text: str, where: Path) -> Any:
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """Return bundle data as YAML text."""
-    return yaml.dump(
-        dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110
-    )
+    """Return bundle data as YAML text.
+
+    Raises:
+        BundleError: if a value is no plain data (text, numbers, lists, mappings).
+    """
+    try:
+        return yaml.dump(
+            dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110
+        )
+    except yaml.representer.RepresenterError as error:
+        raise BundleError(f"bundle.yaml cannot hold {error.args[1]!r:.100}") from error
 
 
 def parse_bundle(data: Any, where: Path) -> Bundle:
@@ -428,10 +436,10 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
                 raise read.error(field, f"{tensor.name} is no input that a {name} graph may have")
 
     for tensor in template.outputs:
-        if not tensor.name.startswith("state."):
+        if not tensor.name.startswith("state.") or tensor.name.endswith(NEXT):
             raise read.error(
                 "graphs.template.outputs",
-                f"{tensor.name}: a template graph's outputs are all called state.*",
+                f"{tensor.name}: a template graph's outputs are called state.<name>",
             )
     for name, shape in required_results.items():
         result = search.output(name)
@@ -439,35 +447,14 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
             raise read.error("graphs.search.outputs", f"{name} is missing")
         expect(result, "graphs.search.outputs", "float32", shape)
     for tensor in search.outputs:
-        if tensor.name not in required_results and not tensor.name.startswith("state."):
+        state = tensor.name.startswith("state.") and tensor.name.endswith(NEXT)
+        if tensor.name not in required_results and not state:
             raise read.error(
-                "graphs.search.outputs", f"{tensor.name} is no output that a search graph may have"
+                "graphs.search.outputs",
+                f"{tensor.name} is no output that a search graph may have "
+                f"(result.*, state.<name>{NEXT})",
             )
-
-    for tensor in search.inputs:
-        if not tensor.name.startswith("state."):
-            continue
-        sources = [template.output(tensor.name), search.output(tensor.name)]
-        if sources == [None, None]:
-            raise read.error(
-                "graphs.search.inputs",
-                f"{tensor.name} is written neither by the template graph nor by the search graph",
-            )
-        for source in sources:
-            if source is not None:
-                expect(source, "graphs.*.outputs", tensor.dtype, tensor.shape)
-        if sources[0] is None and search.input("first") is None:
-            raise read.error(
-                "graphs.search.inputs",
-                f"first is missing: {tensor.name} has no value before the first frame",
-            )
-    read_states = {t.name for t in search.inputs}
-    for name, graph in bundle.graphs.items():
-        for tensor in graph.outputs:
-            if tensor.name.startswith("state.") and tensor.name not in read_states:
-                raise read.error(
-                    f"graphs.{name}.outputs", f"{tensor.name} is read by no graph: remove it"
-                )
+    _check_states(read, template, search)
     used = bundle.graph_tuning | set(HOST_TUNING)
     for name, value in bundle.tuning.items():
         if name not in used:
@@ -478,3 +465,35 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
         high = 10.0 if name == "penalty" else 1.0
         if name in HOST_TUNING and not 0.0 <= value <= high:
             raise read.error(f"tuning.{name}", f"must be in [0, {high:g}], got {value:g}")
+
+
+def _check_states(read: _Reader, template: GraphSpec, search: GraphSpec) -> None:
+    """Check that every state that is read is written, alike, and the other way round."""
+    read_states = {t.name: t for t in search.inputs if t.name.startswith("state.")}
+    for name, tensor in read_states.items():
+        sources = [template.output(name), search.output(name + NEXT)]
+        if sources == [None, None]:
+            raise read.error(
+                "graphs.search.inputs",
+                f"{name} is written neither by the template graph nor by the search graph "
+                f"(as {name}{NEXT})",
+            )
+        for graph, source in zip(("template", "search"), sources, strict=True):
+            if source is not None and (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
+                raise read.error(
+                    f"graphs.{graph}.outputs",
+                    f"{source.name} is {source.dtype} {list(source.shape)}, "
+                    f"the search graph reads {name} as {tensor.dtype} {list(tensor.shape)}",
+                )
+        if sources[0] is None and search.input("first") is None:
+            raise read.error(
+                "graphs.search.inputs",
+                f"first is missing: {name} has no value before the first frame",
+            )
+    for graph, spec in (("template", template), ("search", search)):
+        for tensor in spec.outputs:
+            name = tensor.name[: -len(NEXT)] if graph == "search" else tensor.name
+            if name.startswith("state.") and name not in read_states:
+                raise read.error(
+                    f"graphs.{graph}.outputs", f"{tensor.name} is read by no graph: remove it"
+                )

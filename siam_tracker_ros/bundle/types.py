@@ -18,6 +18,12 @@ BUNDLE_FILE = "bundle.yaml"
 MAX_BUNDLE_FILE_BYTES = 1 << 20
 MAX_GRAPH_BYTES = 512 << 20
 
+NEXT = ".next"
+"""Suffix of a search graph's state outputs: commit makes ``state.a.next`` the new ``state.a``.
+
+ONNX knows every value of a graph by one name: what is read and what is written differ in theirs.
+"""
+
 PRESENCE_FEATURES = ("score", "runner_up_ratio", "size_change")
 """The features a presence model may use; ``tracking/presence.py`` computes them."""
 

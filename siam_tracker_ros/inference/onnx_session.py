@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from siam_tracker_ros.bundle import Bundle, GraphSpec, StepResult, TensorSpec
+from siam_tracker_ros.bundle import NEXT, Bundle, GraphSpec, StepResult, TensorSpec
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.inference.errors import BackendError
 
@@ -67,13 +67,13 @@ class OnnxSession:
         where = "CUDA" if self._device == "cuda" else f"CPU, {threads} thread{'s'[: threads != 1]}"
         self.description = f"ONNX Runtime {version} {where}"
 
-        template, search = bundle.graphs["template"], bundle.graphs["search"]
+        search = bundle.graphs["search"]
         self._inputs = _host_inputs(bundle)
         self._results = {t.name: _zeros(t) for t in search.outputs if _is_result(t.name)}
         self._host = {n: _host_value(a) for n, a in (*self._inputs.items(), *self._results.items())}
-        carried = [t for t in search.outputs if not _is_result(t.name)]
-        names = {t.name for t in carried}
-        constant = [t for t in template.outputs if t.name not in names]
+        read = [t for t in search.inputs if t.name.startswith("state.")]
+        carried = [t for t in read if search.output(t.name + NEXT)]
+        constant = [t for t in read if t not in carried]
         states = [{t.name: self._state_value(t) for t in carried} for _ in range(2)]
         seed = {t.name: self._state_value(t) for t in carried}
         constants = [{t.name: self._state_value(t) for t in constant} for _ in range(2)]
@@ -257,8 +257,12 @@ class _Run:
             if tensor.name in states_in:
                 self._binding.bind_ortvalue_input(tensor.name, states_in[tensor.name])
         for tensor in spec.outputs:
-            name = tensor.name
-            value = owner._host[name] if name in owner._host else states_out[name]
+            if tensor.name in owner._host:
+                value = owner._host[tensor.name]
+            elif graph == "search":
+                value = states_out[tensor.name[: -len(NEXT)]]
+            else:
+                value = states_out[tensor.name]
             self._binding.bind_ortvalue_output(tensor.name, value)
 
     def run(self) -> None:
