@@ -1,0 +1,135 @@
+"""``siam-tracker``: finds the verb and runs it.
+
+A verb is a function with typer's annotations, imported only when it is called: ``siam-tracker
+track`` on a robot never looks for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from siam_tracker_ros import __version__
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb's function is, and what the list of verbs says about it."""
+
+    function: str
+    summary: str
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function."""
+        module, name = self.function.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "siam_tracker_ros.cli.demo:demo",
+        "Follow an object in a clip over a real ROS 2 graph; video, plot and figures.",
+    ),
+    "track": Verb(
+        "siam_tracker_ros.cli.track:track",
+        "Follow one object through a clip, without ROS; boxes, plot and video.",
+    ),
+    "evaluate": Verb(
+        "siam_tracker_ros.cli.evaluate:evaluate",
+        "Score models and published peers on annotated sequences.",
+    ),
+    "compare": Verb(
+        "siam_tracker_ros.cli.compare:compare",
+        "Compare models on the same sequences, with the error of each difference.",
+    ),
+    "benchmark": Verb(
+        "siam_tracker_ros.cli.benchmark:benchmark",
+        "Measure how fast a model is here, alone or through ROS 2.",
+    ),
+    "train": Verb(
+        "siam_tracker_ros.cli.train:train",
+        "Train a tracker from a configuration.",
+    ),
+    "export": Verb(
+        "siam_tracker_ros.cli.export:export",
+        "Make a model bundle from a checkpoint.",
+    ),
+}
+
+LISTING = "siam_tracker_ros.listing"
+
+
+class VerbGroup(TyperGroup):
+    """Typer's group, with the verbs of ``VERBS``; errors meant for people lose their traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of ``VERBS``."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a verb; while the verbs are only listed, a stand-in with its summary."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        function = _nothing if ctx.meta.get(LISTING) else verb.load()
+        app = typer.Typer(add_completion=False)
+        app.command(name=cmd_name, short_help=verb.summary)(function)
+        return typer.main.get_command(app)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs without importing them."""
+        ctx.meta[LISTING] = True
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; what is wrong with its input is said in one line, exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from siam_tracker_ros.cli.common import EXPECTED
+
+            if os.environ.get("SIAM_TRACKER_TRACEBACK") or not isinstance(error, EXPECTED):
+                raise
+            typer.echo(f"siam-tracker {ctx.invoked_subcommand}: {error}", err=True)
+            raise typer.Exit(2) from error
+
+
+def _nothing() -> None:
+    """Stand in for a verb that is only listed."""
+
+
+app = typer.Typer(
+    cls=VerbGroup,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Follows one selected object through video: track, evaluate, measure, train, export.",
+    epilog="SIAM_TRACKER_TRACEBACK=1 shows where an error came from.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"siam_tracker_ros {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True),
+) -> None:
+    """Run one of the verbs."""
+
+
+def main() -> None:
+    """Entry point ``siam-tracker``."""
+    app(prog_name="siam-tracker")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from siam_tracker_ros.cli.main import app
+
+runner = CliRunner()
+
+
+def test_speed_on_the_synthetic_clip(colour_bundle: Path, tmp_path: Path):
+    file = tmp_path / "speed.json"
+    options = ["--model", str(colour_bundle), "--frames", "12", "--threads", "1"]
+    result = runner.invoke(app, ["benchmark", *options, "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(file.read_text())
+    assert report["picture"] == [1280, 720]
+    assert report["update_ms"]["count"] == 12 - 1 - 5
+    assert report["machine"]["cores"] >= 1
+    assert "session.step" in result.output
+
+
+def test_an_annotated_clip(colour_bundle: Path, square_clip: Path, tmp_path: Path):
+    options = ["--model", str(colour_bundle), "--clip", str(square_clip)]
+    result = runner.invoke(app, ["benchmark", *options, "--json", str(tmp_path / "b.json")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "b.json").read_text())["clip"] == "square"
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [("nobody", "no clip 'nobody'"), ("none.mp4", "no such clip: none.mp4")],
+)
+def test_a_missing_clip(
+    colour_bundle: Path, clip: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "sequences").mkdir()
+    monkeypatch.setenv("SIAM_TRACKER_DATA", str(tmp_path))
+    result = runner.invoke(app, ["benchmark", "--model", str(colour_bundle), "--clip", clip])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
