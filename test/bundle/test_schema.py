@@ -215,7 +215,7 @@ def test_files_outside_the_bundle_are_refused(toy, edit, name):
         ("a: !!python/object/apply:os.system [echo]\n", "not readable as YAML"),
         ("? [1, 2]\n: 3\n", "not readable as YAML"),
         ("1: 2\n", "keys must be text"),
-        ("a: " + "[" * 5000 + "]" * 5000, "not readable as YAML"),
+        pytest.param("a: " + "[" * 5000, "not readable as YAML", id="deep"),
         ("a: 2001-99-99\n", "not readable as YAML"),
     ],
 )
