@@ -1,7 +1,7 @@
 """A tracker's network as data: which parts it is made of, and their sizes.
 
-``NetworkConfig.from_dict`` reads the ``network:`` section of a training configuration and refuses what it does not
-know, so that a misspelt key never passes for a default.
+``NetworkConfig.from_dict`` reads the ``network:`` section of a training configuration and refuses
+what it does not know, so that a misspelt key never passes for a default.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class MatchingConfig:
         hidden: width of the shared fully connected layers of the channel transform.
         channel: the space-variant channel term f_ca (off: plain depth-wise correlation).
         separable: phi1 as a depth-wise separable convolution (light configurations).
-        pixel: adds the cosine of every search cell with every template cell, the search features and their
-            product with the template's centre (not in the paper; see matching/svc_corr.py).
-        xcorr_pre_conv: a 3x3 convolution per branch before the depth-wise correlation (SiamRPN++'s way).
+        pixel: adds the cosine of every search cell with every template cell, the search features
+            and their product with the template's centre (not in the paper; see svc_corr.py).
+        xcorr_pre_conv: a 3x3 convolution per branch before the depth-wise correlation
+            (SiamRPN++'s way).
         phi1_pad: pad phi1 instead of the paper-literal valid convolution.
     """
 
@@ -128,7 +129,9 @@ def from_mapping(kind: type[T], values: Any, where: str) -> T:
     hints = _hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ConfigError(f"{where}.{unknown[0]}: unknown; known keys are {', '.join(sorted(hints))}")
+        raise ConfigError(
+            f"{where}.{unknown[0]}: unknown; known keys are {', '.join(sorted(hints))}"
+        )
     made = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     try:
         return kind(**made)
@@ -162,7 +165,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: a list is wanted, got {value!r}")
-        return tuple(_convert(typing.get_args(hint)[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(
+            _convert(typing.get_args(hint)[0], v, f"{where}[{i}]") for i, v in enumerate(value)
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: a mapping is wanted, got {value!r}")

@@ -15,8 +15,8 @@ LOG_SIZE_LIMIT = 3.0
 def decode_sizes(size: Tensor, coding: str) -> Tensor:
     """Size map ``[B,2,R,R]`` -> (w, h) in crop pixels.
 
-    ``linear``: s = (w, h) / 8 (paper). ``log``: s = ln((w, h) / 64); 64 px is a square target's side in every crop
-    with context 0.5.
+    ``linear``: s = (w, h) / 8 (paper). ``log``: s = ln((w, h) / 64); 64 px is a square target's
+    side in every crop with context 0.5.
     """
     size = size.float()
     if coding == "linear":

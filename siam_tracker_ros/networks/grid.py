@@ -14,8 +14,8 @@ STRIDE = 8
 class Grid:
     """An R x R grid of stride 8, centred on an n x n crop.
 
-    Cell i is centred on crop pixel ``p(i) = (n - 1) / 2 + 8 (i - (R - 1) / 2)`` and covers 8 px around it; the edge of
-    cell 0 is ``origin``.
+    Cell i is centred on crop pixel ``p(i) = (n - 1) / 2 + 8 (i - (R - 1) / 2)`` and covers 8 px
+    around it; the edge of cell 0 is ``origin``.
     """
 
     cells: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -37,8 +38,8 @@ class CenterHead(nn.Module):
         super().__init__()
         make = separable_conv if config.separable else lambda i, o: conv_bn_relu(i, o, 3)
         widths = [inputs] + [config.width] * config.depth
-        self.classification = nn.Sequential(*(make(i, o) for i, o in zip(widths, widths[1:], strict=False)))
-        self.regression = nn.Sequential(*(make(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+        self.classification = nn.Sequential(*(make(i, o) for i, o in pairwise(widths)))
+        self.regression = nn.Sequential(*(make(i, o) for i, o in pairwise(widths)))
         self.heat = nn.Conv2d(widths[-1], 1, 1)
         self.offset = nn.Conv2d(widths[-1], 2, 1)
         self.size = nn.Conv2d(widths[-1], 2, 1)

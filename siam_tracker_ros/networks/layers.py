@@ -32,6 +32,10 @@ def separable_conv(inputs: int, outputs: int, *, padding: int = 1) -> nn.Sequent
 def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
     """Valid cross-correlation channel by channel: ``f_sa = z (*) x``.
 
+    A grouped convolution in torch (the fastest there, forward and backward). In an exported graph
+    it is a matrix product instead: no convolution whose kernel is known only at run time, which
+    TensorRT tunes badly and ONNX Runtime runs no faster.
+
     Args:
         kernel: ``[B,C,k,k]``.
         features: ``[B,C,H,W]``.
@@ -39,6 +43,8 @@ def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
     Returns:
         ``[B,C,H-k+1,W-k+1]``; out[c,i,j] = sum(kernel[c] * features[c, i:i+k, j:j+k]).
     """
+    if torch.onnx.is_in_onnx_export():
+        return depthwise_correlation_as_products(kernel, features)
     batch, channels, height, width = features.shape
     out = F.conv2d(
         features.reshape(1, batch * channels, height, width),
@@ -46,6 +52,26 @@ def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
         groups=batch * channels,
     )
     return out.reshape(batch, channels, *out.shape[-2:])
+
+
+def depthwise_correlation_as_products(kernel: Tensor, features: Tensor) -> Tensor:
+    """:func:`depthwise_correlation` as one batched matrix product and k additions of shifted maps.
+
+    Y[c,v] = sum_u kernel[c,u,v] * features[c, u:u+R] for each kernel column v (the product), then
+    out[c,:,j] = sum_v Y[c,v,:,j+v].
+    """
+    batch, channels, height, width = (int(side) for side in features.shape)
+    k = int(kernel.shape[-1])
+    rows, columns = height - k + 1, width - k + 1
+    bands = torch.stack([features[:, :, u : u + rows] for u in range(k)], dim=2)
+    products = torch.matmul(
+        kernel.transpose(-1, -2), bands.reshape(batch, channels, k, rows * width)
+    )
+    products = products.reshape(batch, channels, k, rows, width)
+    out = products[:, :, 0, :, :columns]
+    for v in range(1, k):
+        out = out + products[:, :, v, :, v : v + columns]
+    return out
 
 
 def center_crop(features: Tensor, size: int) -> Tensor:

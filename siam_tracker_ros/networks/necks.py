@@ -27,8 +27,8 @@ class AdjustNeck(nn.Module):
 class PyramidNeck(nn.Module):
     """Stride-16 features laid over stride-8 ones: context from the one, position from the other.
 
-    No BatchNorm: template and search batches differ in statistics. Upsampling with aligned corners keeps
-    feature i of stride 16 on feature 2 i of stride 8 (both maps have odd sizes).
+    No BatchNorm: template and search batches differ in statistics. Upsampling with aligned corners
+    keeps feature i of stride 16 on feature 2 i of stride 8 (both maps have odd sizes).
 
     Args:
         inputs: channels at strides 8 and 16.

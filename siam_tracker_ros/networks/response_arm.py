@@ -41,8 +41,8 @@ class ArmResult(NamedTuple):
 def gaussian_sigma(w: Tensor, h: Tensor) -> Tensor:
     """Label width in cells of a w x h (crop px) target: (2 r + 1) / 6, r = CenterNet's radius at overlap 0.7.
 
-    CenterNet takes the least of three radii with the quadratic formula's denominator 2 throughout; so do we (the
-    textbook denominator gives r = 0 for ordinary targets).
+    CenterNet takes the least of three radii with the quadratic formula's denominator 2 throughout;
+    so do we (the textbook denominator gives r = 0 for ordinary targets).
     """
     w, h = torch.ceil(w / STRIDE), torch.ceil(h / STRIDE)
     t = _MIN_OVERLAP
@@ -73,7 +73,8 @@ def shift_indices(shift: Tensor, cells: int) -> Tensor:
 def kl_to_product(label: Tensor, product: Tensor) -> Tensor:
     """KL(P, Q) of P = label^2 / sum and Q = product / sum, over the last dimension.
 
-    Both are normalised; on raw products the history would cancel out of the comparison (spec, section 3).
+    Both are normalised; on raw products the history would cancel out of the comparison (spec,
+    section 3).
     """
     p = label.square()
     p = p / p.sum(-1, keepdim=True)
@@ -113,8 +114,8 @@ def repress_aberrance(heat: Tensor, state: ArmState, config: TemporalConfig) -> 
     heatmap = heatmaps[chosen].view(cells, cells)
     label = labels[chosen].view(cells, cells)
     reranked = torch.where(aberrant, (1 + heatmap) * heat, heat)
-    # Line 15 as printed only ever translates the first frame's maps; the text says "previous frame".
-    # "previous" follows the text, "literal" the listing.
+    # Line 15 as printed only ever translates the first frame's maps; the text says "previous
+    # frame". "previous" follows the text, "literal" the listing.
     remembered = heatmap if config.update == "literal" else torch.where(aberrant, heatmap, heat)
     new = ArmState(remembered, label, peaks[chosen].reshape(2).float())
     return ArmResult(reranked, new, chosen, losses)

@@ -1,6 +1,7 @@
 """SiamSTM: Spatio-Temporal Matching for Siamese Visual Tracking, as one network.
 
-Backbone -> neck -> SVC-Corr -> centre head, with the aberrance repressed module on the response map.
+Backbone -> neck -> SVC-Corr -> centre head, with the aberrance repressed module on the response
+map.
 """
 
 from __future__ import annotations
@@ -119,8 +120,9 @@ class TemplateGraph(nn.Module):
 class SearchGraph(nn.Module):
     """What ``search.onnx`` computes: one step, state in and state out; the box stays the host's.
 
-    Order of inputs: search, previous_size[2], first[1], tuning window[1], penalty[1], arm[1], constant states, heatmap[R,R],
-    label[R,R], peak[2]. Outputs: box[4], score[1], runner_up[1], peak[2] (crop px), heatmap, label, peak.
+    Order of inputs: search, previous_size[2], first[1], tuning window[1], penalty[1], arm[1],
+    constant states, heatmap[R,R], label[R,R], peak[2]. Outputs: box[4], score[1], runner_up[1],
+    peak[2] (crop px), heatmap, label, peak.
     """
 
     def __init__(self, network: SiamSTM) -> None:
@@ -160,7 +162,10 @@ class SearchGraph(nn.Module):
         use = torch.logical_and(arm > 0.5, torch.logical_not(is_first))
         ranked = torch.where(use, result.heat, heat)
         after = ArmState(
-            *(torch.where(is_first, old, new) for old, new in zip(before, result.state, strict=True))
+            *(
+                torch.where(is_first, old, new)
+                for old, new in zip(before, result.state, strict=True)
+            )
         )
         fade = size_penalty(boxes[2], boxes[3], previous_size, penalty)
         fused = (1 - window) * fade * ranked.flatten() + window * self.window.flatten()

@@ -61,7 +61,9 @@ def photometric(rng: np.random.Generator, image: UInt8Array, strength: float) ->
         gray = cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         out = cv2.addWeighted(out, a := float(rng.uniform(0.2, 1.5)), gray, 1 - a, 0)
     if rng.random() < 0.12 * strength:
-        ramp = np.linspace(rng.uniform(0.4, 1.0), rng.uniform(1.0, 1.5), out.shape[1], dtype=np.float32)
+        ramp = np.linspace(
+            rng.uniform(0.4, 1.0), rng.uniform(1.0, 1.5), out.shape[1], dtype=np.float32
+        )
         ramp = ramp if rng.random() < 0.5 else ramp[::-1]
         shade = ramp[None, :, None] if rng.random() < 0.5 else ramp[:, None, None]
         out = np.clip(out * shade, 0, 255).astype(np.uint8)
@@ -103,7 +105,11 @@ def to_gray(image: UInt8Array) -> UInt8Array:
 
 
 def paste(
-    rng: np.random.Generator, canvas: UInt8Array, patch: UInt8Array, box: Box, alpha: UInt8Array | None = None
+    rng: np.random.Generator,
+    canvas: UInt8Array,
+    patch: UInt8Array,
+    box: Box,
+    alpha: UInt8Array | None = None,
 ) -> None:
     """Lay ``patch`` (RGB) over ``canvas`` in place, resized to ``box`` (canvas px), with soft edges.
 

@@ -17,8 +17,8 @@ class DataConfig:
 
     Attributes:
         sets: tar sets by name and weight: how often each is drawn among the sets of its kind.
-        cutouts: folders of PNG files with alpha (objects for synthetic clips); a folder that is not there is an
-            error, unless ``cutouts_optional``.
+        cutouts: folders of PNG files with alpha (objects for synthetic clips); a folder that is not
+            there is an error, unless ``cutouts_optional``.
         cutouts_exclude: parts of paths to leave out.
         cutouts_optional: train without cut-outs where a folder is missing, and say so.
         holdout_videos: videos of the sets kept for validation.
@@ -74,7 +74,8 @@ class AugmentationConfig:
         low_resolution: probability that the picture is first shrunk, then enlarged.
         gray: probability of gray pictures.
         flip: probability of mirroring all three.
-        surround: probability that another picture is seen where a still ends, instead of its mean colour.
+        surround: probability that another picture is seen where a still ends, instead of its mean
+            colour.
     """
 
     shift: float = 76.0
@@ -95,8 +96,9 @@ class AugmentationConfig:
 class LossConfig:
     """Weights of the losses; ``box`` says which box loss.
 
-    ``center_l1`` is the paper's: L1 on offset and size at the target's cell. ``dense_giou`` adds GIoU and relative L1 at all
-    cells near the centre, weighted by the label: tighter boxes from few samples.
+    ``center_l1`` is the paper's: L1 on offset and size at the target's cell. ``dense_giou`` adds
+    GIoU and relative L1 at all cells near the centre, weighted by the label: tighter boxes from few
+    samples.
     """
 
     box: Literal["center_l1", "dense_giou"] = "dense_giou"
@@ -114,9 +116,12 @@ class OptimiserConfig:
         kind: ``adamw`` or ``sgd`` (momentum 0.9).
         rate: peak learning rate of everything but the backbone.
         backbone_rate: factor on it for backbone stages.
-        schedule: ``stable_decay`` (warm-up, constant, cosine to ``final`` over the last ``decay`` of the run; per step)
-            or ``siam_stm`` (the paper's, per epoch: linear .001 to .005 in 5 epochs, then exponential to .0005).
+        schedule: ``stable_decay`` (warm-up, constant, cosine to ``final`` over the last ``decay``
+            of the run; per step) or ``siam_stm`` (the paper's, per epoch: linear .001 to .005 in
+            5 epochs, then exponential to .0005).
         trainable: backbone stages that train, with the epoch they start in; the others stay frozen.
+        ema: decay of the moving average of the weights, which is what is validated and saved; 0 for
+            none.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -134,7 +139,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, how large, on what."""
+    """How long, how large, on what; ``threads`` 0 leaves the choice to PyTorch."""
 
     epochs: int = 20
     samples_per_epoch: int = 4000

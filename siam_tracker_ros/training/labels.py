@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from siam_tracker_ros.networks.grid import STRIDE, Grid
@@ -15,7 +14,7 @@ class CenterLabels(NamedTuple):
     """Labels of B search crops.
 
     Attributes:
-        heat: ``[B,R,R]`` Gaussian with exactly one 1 where the target is visible, zero where it is not.
+        heat: ``[B,R,R]`` Gaussian with exactly one 1 where the target is visible, zero elsewhere.
         cell: ``[B,2]`` long (row, column) of the target's centre.
         offset: ``[B,2]`` (x, y) in [0, 1), in cells; 0.5 is the cell's centre.
         visible: ``[B]`` 1 or 0.

@@ -50,7 +50,9 @@ def center_offset_size(
     return off, (extent * seen).sum() / count
 
 
-def dense_box(decoded: Tensor, boxes: Tensor, labels: CenterLabels) -> tuple[Tensor, Tensor, Tensor]:
+def dense_box(
+    decoded: Tensor, boxes: Tensor, labels: CenterLabels
+) -> tuple[Tensor, Tensor, Tensor]:
     """Box losses at all cells near the centre, weighted by the label.
 
     Args:
@@ -109,9 +111,7 @@ def aberrance(a: Tensor, b: Tensor, label_a: Tensor, label_b: Tensor, mask: Tens
     b = b.float().clamp(HEAT_FLOOR, 1 - HEAT_FLOOR)
     cells = a.shape[-1]
     peak_a, peak_b = (m.detach().flatten(1).argmax(1) for m in (a, b))
-    shift = torch.stack(
-        [peak_b // cells - peak_a // cells, peak_b % cells - peak_a % cells], dim=1
-    )
+    shift = torch.stack([peak_b // cells - peak_a // cells, peak_b % cells - peak_a % cells], dim=1)
     forward = kl_to_product(_safe(label_b, mask).flatten(1), (_roll(a, shift) * b).flatten(1))
     backward = kl_to_product(_safe(label_a, mask).flatten(1), (_roll(b, -shift) * a).flatten(1))
     return ((forward + backward) * mask).sum() / mask.sum().clamp(min=1)
@@ -120,8 +120,6 @@ def aberrance(a: Tensor, b: Tensor, label_a: Tensor, label_b: Tensor, mask: Tens
 def _safe(label: Tensor, mask: Tensor) -> Tensor:
     """Give masked pairs a uniform label, so that their (unused) divergence is finite and has a finite gradient."""
     return torch.where(mask[:, None, None] > 0, label, torch.ones_like(label))
-
-
 
 
 __all__ = [

@@ -56,10 +56,12 @@ class SiamSTMModule(lightning.LightningModule):
         """Forward pass and losses.
 
         Args:
-            batch: ``template [B,nz,nz,3]``, ``searches [B,2,nx,nx,3]`` uint8, ``boxes [B,2,4]``, ``visible [B,2]``.
+            batch: ``template [B,nz,nz,3]``, ``searches [B,2,nx,nx,3]`` uint8, ``boxes [B,2,4]``,
+                ``visible [B,2]``.
 
         Returns:
-            Total loss, its parts, decoded boxes at the heat's maximum ``[2B,4]`` (first all first searches).
+            Total loss, its parts, decoded boxes at the heat's maximum ``[2B,4]`` (first all first
+            searches).
         """
         template = _planes(batch["template"])
         # [2B]: all first search frames, then all second ones.
@@ -125,23 +127,31 @@ class SiamSTMModule(lightning.LightningModule):
             {"params": late, "lr": config.rate * config.backbone_rate},
         ]
         if config.kind == "adamw":
-            optimiser: torch.optim.Optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+            optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+                groups, weight_decay=config.weight_decay
+            )
         else:
             optimiser = torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
         if config.schedule == "stable_decay":
             scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimiser, lambda step: stable_decay(step, self.total_steps, config)
             )
-            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            return {
+                "optimizer": optimiser,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
         epochs = self.config.run.epochs
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda epoch: siam_stm_rate(epoch, epochs) / config.rate
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"},
+        }
 
 
 def stable_decay(step: int, total: int, config: OptimiserConfig) -> float:
-    """Factor on the peak rate: linear warm-up, constant, then a cosine to ``final`` over the last ``decay`` of the run."""
+    """Factor on the peak rate: warm-up, constant, a cosine to ``final`` over the last ``decay``."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     start = (1 - config.decay) * total
     if step <= start:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def sample_sheet(batch: dict[str, Tensor], rows: int = 6) -> npt.NDArray[np.uint8]:
-    """Template and both search crops of ``rows`` samples, boxes drawn (green: visible, red: not); ``uint8 [H,W,3]`` RGB."""
+    """Template and search crops of ``rows`` samples, boxes green (visible) or red; ``uint8 [H,W,3]`` RGB."""
     lines = []
     for i in range(min(rows, len(batch["template"]))):
         searches = batch["searches"][i].numpy()
@@ -25,7 +25,10 @@ def sample_sheet(batch: dict[str, Tensor], rows: int = 6) -> npt.NDArray[np.uint
         for image, box, seen in zip(searches, batch["boxes"][i], batch["visible"][i], strict=True):
             drawn = image.copy()
             cx, cy, w, h = (float(v) for v in box)
-            corners = [(round(cx - w / 2), round(cy - h / 2)), (round(cx + w / 2), round(cy + h / 2))]
+            corners = [
+                (round(cx - w / 2), round(cy - h / 2)),
+                (round(cx + w / 2), round(cy + h / 2)),
+            ]
             cv2.rectangle(drawn, *corners, (0, 255, 0) if seen > 0 else (255, 0, 0), 1)
             tiles.append(drawn)
         lines.append(np.hstack(tiles))
@@ -35,11 +38,15 @@ def sample_sheet(batch: dict[str, Tensor], rows: int = 6) -> npt.NDArray[np.uint
 class SamplePictures(Callback):
     """Puts one sheet of samples an epoch into TensorBoard."""
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Draw the first batch of the epoch."""
         if batch_idx:
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 sheet = sample_sheet({k: v.cpu() for k, v in batch.items()})
-                logger.experiment.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image(
+                    "samples", sheet, trainer.global_step, dataformats="HWC"
+                )

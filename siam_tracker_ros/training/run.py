@@ -44,7 +44,7 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
 
     Args:
         config: the run.
-        out: its folder: ``config.yaml``, ``manifest.json``, ``checkpoints/``, ``metrics/``, TensorBoard's events.
+        out: its folder: ``config.yaml``, ``manifest.json``, ``checkpoints/``, ``metrics/``, TensorBoard's.
         resume: go on from ``checkpoints/last.ckpt`` where it exists.
         progress: show a progress bar.
 
@@ -53,7 +53,8 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     """
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(0)
-    torch.set_num_threads(config.run.threads)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
     lightning.seed_everything(config.run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     sets = read_sets(config)
@@ -83,16 +84,24 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     last = out / "checkpoints" / "last.ckpt"
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            out / "checkpoints", every_n_train_steps=run.checkpoint_every, save_last=True, save_top_k=0
+            out / "checkpoints",
+            every_n_train_steps=run.checkpoint_every,
+            save_last=True,
+            save_top_k=0,
         ),
-        Snapshot(out / "network.safetensors", {"data_manifest": manifest["sha256"], "seed": run.seed}),
-        EMAWeightAveraging(decay=config.optimiser.ema, update_starting_at_step=100),
+        Snapshot(
+            out / "network.safetensors", {"data_manifest": manifest["sha256"], "seed": run.seed}
+        ),
+        *_averaging(config),
         LearningRateMonitor("step"),
         Throughput(),
         SamplePictures(),
         *([_progress_bar()] if progress else []),
     ]
-    loggers = [TensorBoardLogger(out, name="tensorboard", version=""), CSVLogger(out, name="metrics")]
+    loggers = [
+        TensorBoardLogger(out, name="tensorboard", version=""),
+        CSVLogger(out, name="metrics"),
+    ]
     trainer = lightning.Trainer(
         default_root_dir=out,
         max_epochs=run.epochs,
@@ -153,7 +162,8 @@ def data_manifest(config: TrainConfig, sets: list[ImageSet]) -> dict[str, Any]:
 def backbone_weights(config: TrainConfig) -> Mapping[str, Tensor] | None:
     """ImageNet weights as ``pretrained`` says: ``auto``, ``none`` or a safetensors file.
 
-    ``auto`` takes ``SIAM_TRACKER_DATA/weights/<kind>*.safetensors``, else what timm or torchvision fetch.
+    ``auto`` takes ``SIAM_TRACKER_DATA/weights/<kind>*.safetensors``, else what timm or torchvision
+    fetch.
 
     Raises:
         ConfigError: if a named file is missing, or nothing can be fetched.
@@ -188,8 +198,8 @@ def backbone_weights(config: TrainConfig) -> Mapping[str, Tensor] | None:
 class Snapshot(Callback):
     """Writes the averaged network after every epoch's validation: a run can be used before it ends.
 
-    Must come before the averaging callback, which puts the averaged weights in place for validation and takes
-    them out again at its end.
+    Must come before the averaging callback, which puts the averaged weights in place for validation
+    and takes them out again at its end.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
@@ -198,7 +208,11 @@ class Snapshot(Callback):
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Save what was validated, with its figures."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        made = {"metrics": metrics, "steps": trainer.global_step, "epoch": trainer.current_epoch + 1}
+        made = {
+            "metrics": metrics,
+            "steps": trainer.global_step,
+            "epoch": trainer.current_epoch + 1,
+        }
         save_network(self.path, pl_module.network, {**self.metadata, **made})
 
 
@@ -210,7 +224,9 @@ class Throughput(Callback):
         self.waited = self.worked = 0.0
         self.samples = 0
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Data has arrived."""
         self.begin = time.perf_counter()
         self.waited += self.begin - self.end
@@ -228,6 +244,14 @@ class Throughput(Callback):
             pl_module.log("speed/waiting", self.waited / total, prog_bar=True)
             self.waited = self.worked = 0.0
             self.samples = 0
+
+
+def _averaging(config: TrainConfig) -> list[Callback]:
+    """Average the weights once the warm-up is over; the first average is a copy."""
+    optimiser = config.optimiser
+    if not optimiser.ema:
+        return []
+    return [EMAWeightAveraging(decay=optimiser.ema, update_starting_at_step=optimiser.warmup_steps)]
 
 
 def _progress_bar() -> Callback:

@@ -1,7 +1,8 @@
 """Training images with boxes from tar sets: ``images/...jpg``, ``annotations.jsonl``, one tar a set.
 
-A line of ``annotations.jsonl`` is one image: ``image, width, height, objects: [{box: [x, y, w, h], category, track}],
-video, frame, pseudo``. ``pseudo: null`` means unlabelled: a background, not an empty picture.
+A line of ``annotations.jsonl`` is one image: ``image, width, height, objects: [{box: [x, y, w, h],
+category, track}], video, frame, pseudo``. ``pseudo: null`` means unlabelled: a background, not an
+empty picture.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def read_tar_set(path: Path) -> ImageSet:
     return result
 
 
-def _add_object(result: ImageSet, image: ImageRef, row: dict[str, Any], thing: dict[str, Any]) -> None:
+def _add_object(
+    result: ImageSet, image: ImageRef, row: dict[str, Any], thing: dict[str, Any]
+) -> None:
     box = Box.from_xywh(*map(float, thing["box"]))
     reason = _unusable(box, row["width"], row["height"])
     if reason:

@@ -1,6 +1,7 @@
 """Training samples: a template and two search crops of the same object, from videos, stills or synthetic clips.
 
-Sample ``i`` of seed ``s`` is always the same, whichever worker makes it and however often a run was stopped.
+Sample ``i`` of seed ``s`` is always the same, whichever worker makes it and however often a run was
+stopped.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class TripletSource:
         weights = {
             "video": sampling.video if self.videos else 0.0,
             "still": sampling.still if self.stills else 0.0,
-            "synthetic": sampling.synthetic if self.images and (self.cutout_files or self.objects) else 0.0,
+            "synthetic": sampling.synthetic
+            if self.images and (self.cutout_files or self.objects)
+            else 0.0,
         }
         if not sum(weights.values()):
             raise DataError("the training sets hold no usable objects")
@@ -193,7 +196,12 @@ class TripletSource:
             k = min(size, 0.8 * min(height, width)) / math.sqrt(shape.shape[0] * shape.shape[1])
             w, h = max(12.0, k * shape.shape[1]), max(12.0, k * shape.shape[0])
             w, h = min(w, width - 2.0), min(h, height - 2.0)
-            box = Box(rng.uniform(w / 2, width - w / 2), rng.uniform(h / 2, height - h / 2), round(w), round(h))
+            box = Box(
+                rng.uniform(w / 2, width - w / 2),
+                rng.uniform(h / 2, height - h / 2),
+                round(w),
+                round(h),
+            )
             # Whole pixels, as paste lays them: the label is the pasted object's own extent.
             x, y = round(box.cx - (box.w - 1) / 2), round(box.cy - (box.h - 1) / 2)
             box = Box.from_xywh(x, y, box.w, box.h)
@@ -224,7 +232,10 @@ class TripletSource:
         if not self.objects:
             image = self.load(self.images[int(rng.integers(len(self.images)))])
             h, w = (max(8, int(v * rng.uniform(0.15, 0.5))) for v in image.shape[:2])
-            y, x = int(rng.integers(image.shape[0] - h + 1)), int(rng.integers(image.shape[1] - w + 1))
+            y, x = (
+                int(rng.integers(image.shape[0] - h + 1)),
+                int(rng.integers(image.shape[1] - w + 1)),
+            )
             return image[y : y + h, x : x + w]
         pool = self.by_category.get(category or "", self.objects)
         target = pool[int(rng.integers(len(pool)))]
@@ -280,8 +291,8 @@ class TripletSource:
     ) -> UInt8Array:
         """Show another picture where this one ends.
 
-        Objects that fill their photograph would otherwise always stand in a plain field, and finding the field's hole
-        would do for finding the object.
+        Objects that fill their photograph would otherwise always stand in a plain field, and
+        finding the field's hole would do for finding the object.
         """
         ones = np.broadcast_to(np.uint8(255), (picture.height, picture.width))
         inside = extract_crop(ArrayPicture(ones, "gray"), crop, (0, 0, 0), deformation)
@@ -297,7 +308,9 @@ class TripletSource:
         a, d = rng.uniform(0, 2 * math.pi), rng.uniform(0.9, 2.0)
         f = rng.uniform(0.7, 1.3)
         g = f * rng.uniform(0.8, 1.25)
-        beside = Box(box.cx + math.cos(a) * box.w * d, box.cy + math.sin(a) * box.h * d, box.w * f, box.h * g)
+        beside = Box(
+            box.cx + math.cos(a) * box.w * d, box.cy + math.sin(a) * box.h * d, box.w * f, box.h * g
+        )
         augment.paste(rng, canvas, self._object_patch(rng, None), beside)
 
     def _paste_occluder(self, rng: np.random.Generator, canvas: UInt8Array, box: Box) -> None:
@@ -365,9 +378,13 @@ def find_cutouts(data: DataConfig) -> list[Path]:
         if not path.is_dir():
             if data.cutouts_optional:
                 continue
-            raise DataError(f"data.cutouts: {folder} is no folder (or set data.cutouts_optional: true)")
+            raise DataError(
+                f"data.cutouts: {folder} is no folder (or set data.cutouts_optional: true)"
+            )
         files += [
-            p for p in sorted(path.rglob("*.png")) if not any(part in str(p) for part in data.cutouts_exclude)
+            p
+            for p in sorted(path.rglob("*.png"))
+            if not any(part in str(p) for part in data.cutouts_exclude)
         ]
     return files
 
@@ -393,7 +410,8 @@ def read_cutout(path: Path, limit: int = 256) -> Cutout | None:
 def split_sets(sets: Sequence[ImageSet], data: DataConfig, holdout: bool) -> list[ImageSet]:
     """Return the training part of the sets, or the part held out for validation.
 
-    Stills are split by a hash of the image's name, so that all objects of an image fall on one side; videos by name.
+    Stills are split by a hash of the image's name, so that all objects of an image fall on one
+    side; videos by name.
     """
 
     def held(name: str) -> bool:
@@ -406,7 +424,9 @@ def split_sets(sets: Sequence[ImageSet], data: DataConfig, holdout: bool) -> lis
         kept = {t.image.name for v in tracks.values() for t in v} | {t.image.name for t in stills}
         labelled = {t.image.name for v in s.tracks.values() for t in v}
         images = [
-            r for r in s.images if r.name in kept or (r.name not in labelled and held(r.name) == holdout)
+            r
+            for r in s.images
+            if r.name in kept or (r.name not in labelled and held(r.name) == holdout)
         ]
         result.append(ImageSet(s.name, stills, tracks, images, s.skipped, s.sha256))
     return result

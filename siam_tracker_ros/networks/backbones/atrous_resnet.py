@@ -13,14 +13,21 @@ from siam_tracker_ros.networks.backbones.mobile import MEAN, STD
 class Bottleneck(nn.Module):
     """1x1, 3x3 (stride or dilation), 1x1 with a residual; torchvision's parameter names.
 
-    A stride-2 block is unpadded. With a 1x1 shortcut (torchvision's checkpoints) one pixel is trimmed on every
-    side first: the sampled positions 1 + 2i are the centres of the main path's unpadded 3x3 windows.
+    A stride-2 block is unpadded. With a 1x1 shortcut (torchvision's checkpoints) one pixel is
+    trimmed on every side first: the sampled positions 1 + 2i are the centres of the main path's
+    unpadded 3x3 windows.
     """
 
     expansion = 4
 
     def __init__(
-        self, inputs: int, width: int, stride: int, dilation: int, shortcut: int | None, shortcut_dilation: int
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        dilation: int,
+        shortcut: int | None,
+        shortcut_dilation: int,
     ) -> None:
         super().__init__()
         outputs = width * self.expansion
@@ -97,7 +104,9 @@ class AtrousResNet50(nn.Module):
                     f"unexpected {result.unexpected_keys[:3]}"
                 )
 
-    def _stage(self, inputs: int, width: int, blocks: int, stride: int, dilation: int) -> nn.Sequential:
+    def _stage(
+        self, inputs: int, width: int, blocks: int, stride: int, dilation: int
+    ) -> nn.Sequential:
         # Within a dilated stage the first block has half the dilation.
         first = max(1, dilation // 2)
         side = self.side if stride == 2 or dilation > 1 else 1

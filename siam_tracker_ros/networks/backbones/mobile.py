@@ -1,8 +1,8 @@
 """Light ImageNet backbones from timm: MobileNetV2 and EfficientNet-Lite0, features at strides 8 and 16.
 
-Both pad their convolutions. With crops of n = 16 m + 1 pixels (129, 257) every stride-2 layer sees an odd
-size, so feature i of the stride-R map is centred on crop pixel R i and the middle feature on the middle of the
-crop; with 127 / 255 there would be no middle feature.
+Both pad their convolutions. With crops of n = 16 m + 1 pixels (129, 257) every stride-2 layer sees
+an odd size, so feature i of the stride-R map is centred on crop pixel R i and the middle feature on
+the middle of the crop; with 127 / 255 there would be no middle feature.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# tf_efficientnet_lite0's checkpoint in the architecture with symmetric padding: the same for odd sizes, and it
-# exports without run-time padding arithmetic. Its BatchNorm epsilon is TensorFlow's.
+# tf_efficientnet_lite0's checkpoint in the architecture with symmetric padding: the same for odd
+# sizes, and it exports without run-time padding arithmetic. Its BatchNorm epsilon is TensorFlow's.
 _TIMM = {
     "mobilenetv2_100": ("mobilenetv2_100", {}),
     "tf_efficientnet_lite0": ("efficientnet_lite0", {"bn_eps": 1e-3}),
@@ -28,7 +28,8 @@ _TIMM = {
 class MobileBackbone(nn.Module):
     """Stages up to stride 16 of a timm mobile network, BatchNorm folded into the convolutions.
 
-    Folding at construction means training with frozen statistics, as trackers do, without their cost.
+    Folding at construction means training with frozen statistics, as trackers do, without their
+    cost.
 
     Args:
         kind: ``mobilenetv2_100`` or ``tf_efficientnet_lite0``.

@@ -25,13 +25,15 @@ class SVCCorr(nn.Module):
         f_ca    = phi2( ReLU( T_ch(z) + T_ch(x) ) )                                        (3)
         svc     = f_ca + f_sa,   f_sa = z (*) x                                            (4)
 
-    The ReLU in (3) is our reading: without it phi2 is linear in a sum, the template only adds a constant bias, and
-    template and window never interact. phi1 is a valid convolution, so that the descriptor of a search window equal to
-    the template equals the template's (with padding it would differ at the template's border).
+    The ReLU in (3) is our reading: without it phi2 is linear in a sum, the template only adds a
+    constant bias, and template and window never interact. phi1 is a valid convolution, so that the
+    descriptor of a search window equal to the template equals the template's (with padding it would
+    differ at the template's border).
 
-    With ``pixel`` (ours, not the paper's) three more inputs join f_sa through one 1x1 convolution: the cosine of each
-    search cell with each template cell, the search features themselves, and their product with the mean of the template's
-    centre. Pretrained features already match well; little training data then has less to learn.
+    With ``pixel`` (ours, not the paper's) three more inputs join f_sa through one 1x1 convolution:
+    the cosine of each search cell with each template cell, the search features themselves, and
+    their product with the mean of the template's centre. Pretrained features already match well;
+    little training data then has less to learn.
 
     Args:
         channels: channels C of template and search features.
@@ -68,7 +70,8 @@ class SVCCorr(nn.Module):
         """Reduce template features ``[B,C,S,S]`` to what the search needs.
 
         Returns:
-            ``kernel`` ``[B,C,k,k]`` (the template's centre) and, with the channel term, ``descriptor`` ``[B,C,1,1]``.
+            ``kernel`` ``[B,C,k,k]`` (the template's centre) and, with the channel term,
+            ``descriptor`` ``[B,C,1,1]``.
         """
         kernel = center_crop(features, self.kernel)
         state = {"kernel": kernel}
@@ -99,10 +102,11 @@ class SVCCorr(nn.Module):
         if self.config.xcorr_pre_conv:
             spatial = depthwise_correlation(self.pre_template(kernel), self.pre_search(features))
         elif self.config.pixel:
-            # The mean instead of the sum, of unit vectors: the same scale as the other inputs of the mix.
-            spatial = depthwise_correlation(
-                unit_length(kernel), unit_length(features)
-            ) * (kernel.shape[1] / self.kernel**2)
+            # The mean instead of the sum, of unit vectors: the same scale as the other inputs of
+            # the mix.
+            spatial = depthwise_correlation(unit_length(kernel), unit_length(features)) * (
+                kernel.shape[1] / self.kernel**2
+            )
         else:
             return depthwise_correlation(kernel, features)
         if not self.config.pixel:
@@ -113,5 +117,7 @@ class SVCCorr(nn.Module):
         cosine = torch.matmul(cells, unit_length(here).flatten(2)) * self.gain
         cosine = cosine.view(here.shape[0], self.kernel**2, size, size)
         centre = center_crop(kernel, 3).mean((2, 3), keepdim=True)
-        joined = torch.cat([spatial.to(here.dtype), cosine.to(here.dtype), here, here * centre], dim=1)
+        joined = torch.cat(
+            [spatial.to(here.dtype), cosine.to(here.dtype), here, here * centre], dim=1
+        )
         return self.mix(joined)

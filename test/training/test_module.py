@@ -1,0 +1,161 @@
+"""The schedule, the freezing, and that a network learns."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from siam_tracker_ros.networks.config import (  # noqa: E402
+    BackboneConfig,
+    ConfigError,
+    HeadConfig,
+    MatchingConfig,
+    NeckConfig,
+    NetworkConfig,
+)
+from siam_tracker_ros.training.config import (  # noqa: E402
+    OptimiserConfig,
+    RunConfig,
+    TrainConfig,
+    load_config,
+)
+from siam_tracker_ros.training.module import (  # noqa: E402
+    SiamSTMModule,
+    siam_stm_rate,
+    stable_decay,
+)
+
+PAPER_RATES = [
+    0.001,
+    0.002,
+    0.003,
+    0.004,
+    0.005,
+    0.005,
+    0.004242,
+    0.003598,
+    0.003053,
+    0.00259,
+    0.002197,
+    0.001864,
+    0.001581,
+    0.001341,
+    0.001138,
+    0.000965,
+    0.000819,
+    0.000695,
+    0.000589,
+    0.0005,
+]
+
+
+def test_the_papers_learning_rates():
+    assert [siam_stm_rate(e) for e in range(20)] == pytest.approx(PAPER_RATES, abs=1e-6)
+
+
+def test_stable_decay_warms_up_stays_and_ends_low():
+    config = OptimiserConfig(warmup_steps=10, decay=0.5, final=0.01)
+    assert stable_decay(0, 100, config) == pytest.approx(0.1)
+    assert stable_decay(30, 100, config) == 1.0
+    assert stable_decay(100, 100, config) == pytest.approx(0.01)
+
+
+def test_the_papers_freezing_schedule():
+    network = NetworkConfig(
+        backbone=BackboneConfig("atrous_resnet50"),
+        neck=NeckConfig("adjust", 16),
+        matching=MatchingConfig(kernel=7, hidden=4, pixel=False),
+        head=HeadConfig(16, 1),
+    )
+    module = SiamSTMModule(
+        TrainConfig(
+            network=network, optimiser=OptimiserConfig(trainable={"layer2": 10, "layer3": 10})
+        ),
+        None,
+        1,
+    )
+
+    def trains():
+        stages = module.network.backbone.stages()
+        return {
+            name
+            for name, stage in stages.items()
+            if all(p.requires_grad for p in stage.parameters())
+        }
+
+    module.set_trainable(9)
+    assert trains() == set()
+    module.set_trainable(10)
+    assert trains() == {"layer2", "layer3"}
+
+
+def test_an_unknown_stage_is_named():
+    with pytest.raises(ConfigError, match=r"optimiser.trainable.layer9.*mobilenetv2_100"):
+        SiamSTMModule(TrainConfig(optimiser=OptimiserConfig(trainable={"layer9": 0})), None, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {epoch: 3}", r"run.epoch: unknown; known keys are"),
+        ("run: {epochs: many}", r"run.epochs: int is wanted, got 'many'"),
+        ("loss: {box: iou}", r"loss.box: 'iou' is not one of center_l1, dense_giou"),
+        ("network: {crop: {template: 128, search: 257}}", r"crop.template must be odd"),
+    ],
+)
+def test_a_wrong_configuration_names_file_and_key(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_overrides_change_single_keys(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("run: {epochs: 3}")
+    config = load_config(path, ["run.epochs=7", "loss.arm=0.0"])
+    assert (config.run.epochs, config.loss.arm) == (7, 0.0)
+
+
+def test_it_overfits_one_batch():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    config = TrainConfig(
+        network=NetworkConfig(
+            neck=NeckConfig("pyramid", 32),
+            matching=MatchingConfig(hidden=8),
+            head=HeadConfig(32, 1),
+        ),
+        optimiser=OptimiserConfig(rate=3e-3, trainable={}),
+        run=RunConfig(precision="32-true"),
+    )
+    module = SiamSTMModule(config, None, 100).train()
+    generator = torch.Generator().manual_seed(1)
+    searches = torch.randint(0, 255, (4, 2, 257, 257, 3), generator=generator, dtype=torch.uint8)
+    searches = (searches // 8) + 60  # a dim, noisy field
+    boxes = torch.tensor([[110.0, 140.0, 70.0, 50.0], [150.0, 120.0, 40.0, 80.0]]).repeat(4, 1, 1)
+    template = torch.full((4, 129, 129, 3), 80, dtype=torch.uint8)
+    template[:, 32:97, 32:97] = 230
+    for i in range(4):
+        for j in range(2):
+            cx, cy, w, h = boxes[i, j].int().tolist()
+            searches[i, j, cy - h // 2 : cy + h // 2, cx - w // 2 : cx + w // 2] = 230
+    batch = {
+        "template": template,
+        "searches": searches,
+        "boxes": boxes,
+        "visible": torch.ones(4, 2),
+    }
+    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=3e-3)
+    first = None
+    for _ in range(40):
+        total, _, picked = module.losses(batch)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        first = first or total.item()
+    truth = boxes.transpose(0, 1).flatten(0, 1)
+    assert total.item() < 0.25 * first
+    assert (picked - truth).abs().max() < 12
