@@ -1,0 +1,46 @@
+"""One received image, and stamps in nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from siam_tracker_ros.geometry import Picture
+
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image as it came in.
+
+    Attributes:
+        number: counts the images received, so that two with one stamp can be told apart.
+        stamp: of the header, nanoseconds.
+        frame_id: of the header.
+        header: the message's own header; what is published for this image carries it unchanged.
+        picture: the pixels.
+        received: when the callback was entered, on the performance counter, seconds.
+    """
+
+    number: int
+    stamp: int
+    frame_id: str
+    header: Any
+    picture: Picture
+    received: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return (self.picture.width, self.picture.height)
+
+
+def to_nanoseconds(stamp: Any) -> int:
+    """Return a builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * SECOND + int(stamp.nanosec)
+
+
+def stamp_text(stamp: int) -> str:
+    """Return a stamp as seconds with nine decimals, as ROS tools print it."""
+    return f"{stamp // SECOND}.{stamp % SECOND:09d}"
