@@ -82,7 +82,8 @@ class Box:
         bx1, by1, bx2, by2 = other.edges
         inter = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
         union = self.area + other.area - inter
-        return inter / union if union > 0 else 0.0
+        # Rounding of edges far from the origin can leave the union a hair below the intersection.
+        return min(inter / union, 1.0) if union > 0 else 0.0
 
     def clipped_to_image(self, width: int, height: int) -> Box:
         """Return the part of the box inside a ``width`` x ``height`` image (size 0 if none)."""
@@ -115,4 +116,4 @@ def iou_xywh(a: FloatArray, b: FloatArray) -> FloatArray:
     high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
     inter = np.prod(np.clip(high - low, 0.0, None), axis=1)
     union = np.prod(a[:, 2:], axis=1) + np.prod(b[:, 2:], axis=1) - inter
-    return np.where(union > 0, inter / np.maximum(union, 1e-12), 0.0)
+    return np.where(union > 0, np.minimum(inter / np.maximum(union, 1e-12), 1.0), 0.0)
