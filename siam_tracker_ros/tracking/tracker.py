@@ -108,6 +108,7 @@ class Tracker:
         self._in_session: dict[str, float] = {}
         self._track: _Track | None = None
         self._scan: Iterator[tuple[Box, float]] | None = None
+        self._scanned = (0, 0)  # size of the pictures that are scanned
         self._look_s = 0.0  # measured time of one look, seconds
         self.settings = TrackerSettings() if settings is None else settings
 
@@ -239,9 +240,10 @@ class Tracker:
 
         # A clock that jumped back must not keep a lost target for ever.
         after = replace(track, candidate=None, lost_at=min(track.lost_at, now))
-        if self._scan is None:
+        size = (picture.width, picture.height)
+        if self._scan is None or size != self._scanned:
             side = search_crop(track.confident, self._bundle.crop).side
-            self._scan = places(track.confident, side, picture.width, picture.height)
+            self._scan, self._scanned = places(track.confident, side, *size), size
         budget = settings.redetect_budget_ms / 1e3
         looked = track.candidate is not None
         while not looked or clock.elapsed() + self._look_s <= budget:

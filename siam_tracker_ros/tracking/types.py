@@ -141,16 +141,10 @@ class TrackerSettings:
     give_up_after: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("found", self.found, 0.0, 1.0)
-        _check("lost", self.lost, 0.0, 1.0)
-        _check("size_rate", self.size_rate, 0.0, 1.0)
-        _check("window", self.window, 0.0, 1.0)
-        _check("penalty", self.penalty, 0.0, 10.0)
-        _check("lost_after", self.lost_after, 1, 10_000)
-        _check("grow_rate", self.grow_rate, 0.0, 1.0)
-        _check("grow_limit", self.grow_limit, 1.0, 2.0)
-        _check("redetect_budget_ms", self.redetect_budget_ms, 0.0, 10_000.0)
-        _check("give_up_after", self.give_up_after, 0.0, 1e9)
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None or name not in _FROM_BUNDLE:
+                _check(name, value, low, high)
         if int(self.lost_after) != self.lost_after:
             raise ValueError(f"lost_after must be a whole number of frames, got {self.lost_after}")
         if self.found is not None and self.lost is not None and self.lost > self.found:
@@ -173,10 +167,24 @@ class TrackerSettings:
         return replace(self, **changes)
 
 
-def _check(name: str, value: float | None, low: float, high: float) -> None:
-    """Refuse a value that is no number or outside [low, high]; None is the bundle's default."""
-    if value is None:
-        return
+_FROM_BUNDLE = ("found", "lost", "size_rate", "window", "penalty")
+
+_RANGES = (
+    ("found", 0.0, 1.0),
+    ("lost", 0.0, 1.0),
+    ("size_rate", 0.0, 1.0),
+    ("window", 0.0, 1.0),
+    ("penalty", 0.0, 10.0),
+    ("lost_after", 1.0, 10_000.0),
+    ("grow_rate", 0.0, 1.0),
+    ("grow_limit", 1.0, 2.0),
+    ("redetect_budget_ms", 0.0, 10_000.0),
+    ("give_up_after", 0.0, 1e9),
+)
+
+
+def _check(name: str, value: object, low: float, high: float) -> None:
+    """Refuse a value that is no number or outside [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name} must be a number, got {value!r}")
     if not low <= value <= high:
