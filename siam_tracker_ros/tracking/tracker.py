@@ -157,7 +157,6 @@ class Tracker:
         begin = time.perf_counter()
         result = self._session.start(template, search, size)
         clock.step += time.perf_counter() - begin
-        self._scan = None
         self._track = _Track(
             box=box,
             confident=box,
@@ -192,7 +191,6 @@ class Tracker:
     def clear(self) -> None:
         """Forget the target."""
         self._track = None
-        self._scan = None
 
     def _update_seen(
         self, picture: Picture, track: _Track, now: float, clock: _Clock
@@ -231,7 +229,6 @@ class Tracker:
             box, best = self._look(picture, track.candidate, 1.0, 0.0, track, clock)
             if best >= found and _same_place(box, track.candidate):
                 self._track = self._seen(picture, track, box, clock)
-                self._scan = None
                 return TrackResult(box, best, TrackState.TRACKING, clock.timing())
 
         if settings.give_up_after > 0 and now - track.lost_at >= settings.give_up_after:

@@ -42,16 +42,36 @@ def test_a_target_that_comes_back_elsewhere_is_found(world, make, red):
     assert session.commits == commits + 1
 
 
-def test_the_size_of_the_last_sure_frame_is_looked_for(world, make, say):
-    # The network's size goes astray while uncertain; the search must not inherit that.
-    trajectory = [say(), *[say(score=0.1, scale=3.0)] * 10, say(score=0.1)]
-    tracker, session = make(trajectory, redetect_budget_ms=0.0)
+def test_the_last_sure_box_is_looked_for(world, make, say):
+    # While uncertain, the box follows whatever the network says; the search must not inherit that.
+    astray = say(score=0.25, dx=30.0, scale=3.0)
+    trajectory = [say(), *[astray] * 10, say(score=0.9), say(score=0.9)]
+    tracker, _ = make(trajectory, redetect_budget_ms=0.0)
     tracker.initialize(world(), START)
-    tracker.update(world())
+    seen = tracker.update(world()).box
     lose(tracker, world)
     tracker.update(world())
-    # Box and region have one scale: the target's size in the crop is what it was in the first.
-    assert session.previous_sizes[-1] == pytest.approx(session.previous_sizes[0])
+    assert tuple(tracker.update(world()).box) == pytest.approx(tuple(seen))
+
+
+def test_later_scans_look_at_other_scales(world, make, say):
+    tracker, session = make(say(score=0.1), lost_after=1, redetect_budget_ms=0.0)
+    tracker.initialize(world(), START)
+    for _ in range(400):
+        tracker.update(world())
+    widths = [session.previous_sizes[0][0] / w for w, _ in session.previous_sizes[1:]]
+    assert {round(grow, 3) for grow in widths} == set(GROWS)
+
+
+def test_a_picture_that_grows_while_the_target_is_lost_is_searched_as_a_whole(world, make, red):
+    tracker, _ = make(red, redetect_budget_ms=0.0)
+    tracker.initialize(world((40, 30, 40, 30)), START)
+    lose(tracker, world)
+    tracker.update(world())
+    for _ in range(200):
+        if tracker.update(world((580, 430, 40, 30), size=(640, 480))).box is not None:
+            return
+    raise AssertionError("never found")
 
 
 def test_one_look_is_not_enough(world, make, say):
