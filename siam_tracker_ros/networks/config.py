@@ -19,6 +19,11 @@ class ConfigError(ValueError):
     """A configuration names something unknown or parts that do not fit."""
 
 
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}")
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
     """Which feature extractor.
@@ -39,6 +44,9 @@ class NeckConfig:
 
     kind: Literal["adjust", "pyramid"] = "pyramid"
     channels: int = 96
+
+    def __post_init__(self) -> None:
+        _at_least_one("channels", self.channels)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,9 @@ class MatchingConfig:
     xcorr_pre_conv: bool = False
     phi1_pad: bool = False
 
+    def __post_init__(self) -> None:
+        _at_least_one("hidden", self.hidden)
+
 
 @dataclass(frozen=True)
 class HeadConfig:
@@ -74,6 +85,10 @@ class HeadConfig:
     width: int = 96
     depth: int = 3
     separable: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least_one("width", self.width)
+        _at_least_one("depth", self.depth)
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,9 @@ class TemporalConfig:
     peaks: Literal["maxima", "pixels"] = "maxima"
     update: Literal["previous", "literal"] = "previous"
     criterion: Literal["kl", "corr"] = "kl"
+
+    def __post_init__(self) -> None:
+        _at_least_one("candidates", self.candidates)
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,11 @@ class SiamSTM(nn.Module):
         crop, kernel = self.config.crop, self.config.matching.kernel
         sizes = {}
         for name, n in (("template", crop.template), ("search", crop.search)):
-            if self.config.neck.kind == "pyramid" and n % 16 != 1:
+            fitting = self.backbone.centred_crop(n)
+            if fitting != n:
                 raise ConfigError(
-                    f"crop.{name} = {n} is not 16 m + 1, so backbone.kind {self.config.backbone.kind} "
-                    f"has no feature on the crop's centre"
+                    f"crop.{name} = {n}: backbone.kind {self.config.backbone.kind} has no feature on the "
+                    f"centre of that crop; {fitting} fits"
                 )
             sizes[name] = self.backbone.map_size(n)
         if sizes["template"] < kernel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from siam_tracker_ros.networks.backbones.mobile import MEAN, STD
+from siam_tracker_ros.networks.backbones.weights import load_pretrained
 
 
 class Bottleneck(nn.Module):
@@ -95,14 +96,8 @@ class AtrousResNet50(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
-            own = {k: v for k, v in weights.items() if not k.startswith(("fc.", "layer4."))}
-            result = self.load_state_dict(own, strict=False)
-            missing = [k for k in result.missing_keys if "num_batches_tracked" not in k]
-            if missing or result.unexpected_keys:
-                raise ValueError(
-                    f"weights do not fit atrous_resnet50 with {shortcut} shortcuts: missing {missing[:3]}, "
-                    f"unexpected {result.unexpected_keys[:3]}"
-                )
+            label = f"atrous_resnet50 with {shortcut} shortcuts"
+            load_pretrained(self, weights, label, ("fc.", "layer4."))
 
     def _stage(
         self, inputs: int, width: int, blocks: int, stride: int, dilation: int
@@ -131,6 +126,14 @@ class AtrousResNet50(nn.Module):
         """Name the stages from the input on, for freezing."""
         stem = nn.ModuleList([self.conv1, self.bn1])
         return {"stem": stem, "layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
+
+    @staticmethod
+    def centred_crop(crop: int) -> int:
+        """Return the crop size nearest to n px whose middle feature lies on the middle of the crop: 16 m - 1.
+
+        Feature i is centred on px 7 + 8 i; nothing is padded at the far edge, where other sizes lose pixels.
+        """
+        return 16 * max(1, round((crop + 1) / 16)) - 1
 
     @staticmethod
     def map_size(crop: int) -> int:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from siam_tracker_ros.networks.backbones.weights import load_pretrained
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -46,16 +48,7 @@ class MobileBackbone(nn.Module):
         name, options = _TIMM[kind]
         model = timm.create_model(name, pretrained=False, **options)
         if weights is not None:
-            result = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
-            missing = [
-                key
-                for key in result.missing_keys
-                if "classifier" not in key and "num_batches_tracked" not in key
-            ]
-            if missing or result.unexpected_keys:
-                raise ValueError(
-                    f"weights do not fit {kind}: missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
-                )
+            load_pretrained(model, weights, kind, ("classifier.",))
         model.eval()
         self.stem = _folded(model.conv_stem, model.bn1)
         blocks = list(model.blocks)[:5]
@@ -82,6 +75,11 @@ class MobileBackbone(nn.Module):
     def map_size(crop: int) -> int:
         """Cells of the stride-8 map of an n-px crop: n = 129 -> 17, 257 -> 33."""
         return (crop - 1) // 8 + 1
+
+    @staticmethod
+    def centred_crop(crop: int) -> int:
+        """Return the crop size nearest to n px whose middle feature lies on the middle of the crop: 16 m + 1."""
+        return 16 * max(1, round((crop - 1) / 16)) + 1
 
     def stages(self) -> dict[str, nn.Module]:
         """Name the stages from the input on, for freezing."""

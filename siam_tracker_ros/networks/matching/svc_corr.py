@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siam_tracker_ros.networks.config import MatchingConfig
+from siam_tracker_ros.networks.config import ConfigError, MatchingConfig
 from siam_tracker_ros.networks.layers import (
     center_crop,
     conv_bn_relu,
@@ -45,7 +45,7 @@ class SVCCorr(nn.Module):
         self.config = config
         k = self.kernel = config.kernel
         if k < 5 or k % 2 == 0:
-            raise ValueError(f"matching.kernel must be odd and at least 5, got {k}")
+            raise ConfigError(f"matching.kernel must be odd and at least 5, got {k}")
         padding = 1 if config.phi1_pad else 0
         self.pool = k if config.phi1_pad else k - 2
         if config.xcorr_pre_conv:
