@@ -74,6 +74,7 @@ class TrackerNode(SafeLifecycleNode):
         self._worker: Worker | None = None
         self._images: ImageSubscription | None = None
         self._values: TrackerParameters = TrackerParameters()
+        self._closing = False
         self._number = 0
         self._image_size: tuple[int, int] | None = None
         self._info_size: tuple[int, int] | None = None
@@ -198,10 +199,10 @@ class TrackerNode(SafeLifecycleNode):
         self.status(True, state=_BEFORE[name], problem=f"{name} failed: {reason}", failed=True)
 
     def close(self) -> None:
-        """Stop the worker; for the end of the process."""
-        self._stop_images()
+        """Stop the worker; for the end of the process, when nothing can be published any more."""
+        self._closing = True
         if self._worker is not None and not self._worker.stop(timeout=5.0):
-            self.get_logger().warning("the network did not come to an end within 5 s")
+            print("tracker_node: the network did not come to an end within 5 s", file=sys.stderr)
         self._worker = None
 
     def _stop_images(self) -> None:
@@ -305,6 +306,8 @@ class TrackerNode(SafeLifecycleNode):
 
     def detection(self, report: Report) -> None:
         """Publish what was found in one image."""
+        if self._silent:
+            return
         frame, result = report.frame, report.result
         self._detections.publish(
             to_detection(frame.header, report.id, report.label, result.box, result.score)
@@ -318,7 +321,7 @@ class TrackerNode(SafeLifecycleNode):
 
     def picture(self, frame: Frame, report: Report | None) -> None:
         """Publish ``~/debug_image`` if somebody listens."""
-        if self._debug_images.get_subscription_count() == 0:
+        if self._silent or self._debug_images.get_subscription_count() == 0:
             return
         text, box, state = "no target", None, "idle"
         if report is not None:
@@ -334,7 +337,7 @@ class TrackerNode(SafeLifecycleNode):
         """Remember what changed of the status, and publish it at once or with the next one."""
         with self._status_lock:
             self._status = dataclasses.replace(self._status, **changes)
-            if not publish:
+            if not publish or self._silent:
                 return
             status = self._status
             self._status_publisher.publish(
@@ -349,15 +352,23 @@ class TrackerNode(SafeLifecycleNode):
 
     def info(self, text: str) -> None:
         """Log."""
-        self.get_logger().info(text)
+        if not self._silent:
+            self.get_logger().info(text)
 
     def warn(self, text: str) -> None:
         """Log a warning."""
-        self.get_logger().warning(text)
+        if not self._silent:
+            self.get_logger().warning(text)
 
     def error(self, text: str) -> None:
         """Log an error."""
-        self.get_logger().error(text)
+        if not self._silent:
+            self.get_logger().error(text)
+
+    @property
+    def _silent(self) -> bool:
+        """Whether the process is ending and nothing can be published any more."""
+        return self._closing or not self.context.ok()
 
     def _on_timer(self) -> None:
         self.status(True)
@@ -404,6 +415,8 @@ def main(args: Sequence[str] | None = None, open_model: OpenModel = open_model) 
     node = TrackerNode(open_model)
     try:
         spin(node, threads=4)
+    except KeyboardInterrupt:
+        pass
     finally:
         node.close()
         node.destroy_node()

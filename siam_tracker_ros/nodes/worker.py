@@ -69,6 +69,7 @@ class Worker:
     def activate(self) -> Future[None]:
         """Take images and selections from now on."""
         self._newest = None
+        self._mailbox.drop_frame()
         return self._mailbox.call(self._do_activate)
 
     def deactivate(self) -> Future[None]:
