@@ -125,7 +125,7 @@ def slow(answer, seconds):
 
 
 def test_the_budget_bounds_the_time_of_a_frame(world, make, say):
-    tracker, session = make(slow(say(score=0.1), 0.005), lost_after=1, redetect_budget_ms=40.0)
+    tracker, session = make(slow(say(score=0.1), 0.005), lost_after=1, redetect_budget_ms=100.0)
     tracker.initialize(world(), START)
     lose(tracker, world)
     tracker.update(world())
@@ -136,7 +136,7 @@ def test_the_budget_bounds_the_time_of_a_frame(world, make, say):
         looks.append(session.steps - before)
         assert result.timing.step_ms >= 5 * looks[-1]
     # A busy machine makes looks slower, never cheaper than their 5 ms.
-    assert 1 <= max(looks) <= 8
+    assert max(looks) <= 20
     assert max(looks) >= 2
 
 
