@@ -149,6 +149,7 @@ class RunConfig:
     threads: int = 1
     seed: int = 1
     validation_samples: int = 256
+    threshold_samples: int = 300
     checkpoint_every: int = 200
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from siam_tracker_ros.evaluation.data_root import data_root
-from siam_tracker_ros.networks.checkpoint import save_network
+from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, save_network
 from siam_tracker_ros.networks.config import ConfigError
+from siam_tracker_ros.networks.grid import STRIDE
 from siam_tracker_ros.training.config import TrainConfig
 from siam_tracker_ros.training.loader import make_loader
 from siam_tracker_ros.training.module import SiamSTMModule
 from siam_tracker_ros.training.pictures import SamplePictures
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
+from siam_tracker_ros.training.thresholds import FloatArray, choose_thresholds, score_samples
 from siam_tracker_ros.training.triplets import TripletSource, find_cutouts, split_sets
 
 VALIDATION_SEED = 20_000_003
+THRESHOLD_SEED = 30_000_001
 
 
 def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool = True) -> Path:
@@ -64,7 +68,7 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     run = config.run
     steps = run.epochs * (run.samples_per_epoch // run.batch)
     module = SiamSTMModule(config, backbone_weights(config), steps)
-    response = (module.network.grid.cells * 8) / 2
+    response = module.network.grid.cells * STRIDE / 2
     sources = [
         TripletSource(
             split_sets(sets, config.data, holdout),
@@ -115,7 +119,44 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
         enable_model_summary=False,
     )
     trainer.fit(module, *loaders, ckpt_path=str(last) if resume and last.is_file() else None)
-    return out / "network.safetensors"
+    path = out / "network.safetensors"
+    add_thresholds(path, config, sets)
+    return path
+
+
+def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> None:
+    """Measure the states' thresholds on held-out samples and write them into the network's file.
+
+    Right boxes come from the held-out videos (from all kinds of samples where there are none), empty crops
+    from all kinds.
+    """
+    network, made = load_network(path), read_metadata(path)
+    held = split_sets(sets, config.data, True)
+    samples = config.run.threshold_samples
+
+    def scores(**chances: float) -> tuple[FloatArray, FloatArray]:
+        source = TripletSource(
+            held,
+            config.network.crop,
+            network.grid.cells * STRIDE / 2,
+            config.data,
+            dataclasses.replace(config.sampling, **chances),
+            config.augmentation,
+            THRESHOLD_SEED,
+        )
+        return score_samples(network, (source(i) for i in range(samples)))
+
+    mixed_right, absent = scores(absent=0.6, negative=0.2)
+    videos = any(s.tracks for s in held)
+    right = (
+        scores(video=1.0, still=0.0, synthetic=0.0, absent=0.0, negative=0.0)[0] if videos else []
+    )
+    try:
+        chosen = choose_thresholds(right if len(right) >= 50 else mixed_right, absent)
+    except ValueError as error:
+        warnings.warn(f"no thresholds measured, the bundle's defaults hold: {error}", stacklevel=2)
+        return
+    save_network(path, network, {**made, "presence": chosen})
 
 
 def read_sets(config: TrainConfig) -> list[ImageSet]:
