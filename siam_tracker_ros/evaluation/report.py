@@ -87,6 +87,7 @@ def plot_track(log: TrackLog, file: Path, thresholds: tuple[float, float] | None
             axis.set_ylabel(f"{log.latency_label}\n(ms)", fontsize=9)
             axis.set_ylim(bottom=0)
     axes[-1].set_xlabel("frame", fontsize=9)
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(log.name, fontsize=11, color=INK)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
