@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "siam_tracker_ros"
+DATA = ("launch", "config", "models")
 
 pytestmark = pytest.mark.ros
 
@@ -48,7 +49,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     source = folder / "src" / NAME
     source.mkdir(parents=True)
-    for part in (NAME, "launch", "config", "models", "resource", "requirements"):
+    for part in (NAME, *DATA, "resource", "requirements"):
         if (ROOT / part).is_dir():
             shutil.copytree(
                 ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__")
@@ -96,7 +97,7 @@ def test_every_entry_point_has_its_function() -> None:
         assert function in functions, f"{name} = {target}"
 
 
-@pytest.mark.parametrize("top", ["launch", "config", "models"])
+@pytest.mark.parametrize("top", [t for t in DATA if (ROOT / t).is_dir()])
 def test_data_is_installed(workspace: Path, top: str) -> None:
     source = workspace / "src" / NAME
     wanted = {str(p.relative_to(source)): p for p in (source / top).rglob("*") if p.is_file()}
