@@ -329,13 +329,18 @@ class Follower:
             self._id = str(self._counter)
         self._label = selection.label
         self._done, self._size, self._last_box = frame.number, frame.size, result.box
-        self._verdict(selection, "accepted", publish=False)
         box = result.box or NOWHERE
         self._out.info(
             f"target {self._id} ({self._label}) is selected: centre ({box.cx:.1f}, {box.cy:.1f}), "
             f"size {box.w:.1f} x {box.h:.1f} in the image of {stamp_text(frame.stamp)}"
         )
-        self._publish(frame, result, changed=True)
+        self._publish(
+            frame,
+            result,
+            changed=True,
+            selection_verdict="accepted",
+            selection_stamp=selection.stamp,
+        )
 
     def _refuse(self, selection: Selection, reason: str) -> None:
         self._pending = None
@@ -347,12 +352,17 @@ class Follower:
 
     # --- what goes out ------------------------------------------------------------------------
 
-    def _publish(self, frame: Frame, result: TrackResult, changed: bool) -> None:
+    def _publish(self, frame: Frame, result: TrackResult, changed: bool, **more: Any) -> None:
         report = Report(frame, self._id, self._label, result)
         self._published.append((frame.stamp, self._id, report.box))
         self._out.detection(report)
         self._out.status(
-            changed, state=self._state(), id=self._id, score=result.score, stamp=frame.stamp
+            changed,
+            state=self._state(),
+            id=self._id,
+            score=result.score,
+            stamp=frame.stamp,
+            **more,
         )
         self._out.picture(frame, report)
 

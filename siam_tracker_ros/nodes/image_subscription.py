@@ -45,7 +45,8 @@ class ImageSubscription:
         message_type: sensor_msgs/Image or CompressedImage.
         topic: resolved.
         reliability: auto, reliable or best_effort.
-        callback: gets a message and the publisher's number of it (None where that says nothing).
+        callback: gets a message and the publisher's number of it (None where that says nothing);
+            while one subscription replaces another it may be called by two threads.
         publishers_changed: called when publishers came or went.
         lost: gets the number of messages that the middleware just found lost.
     """
@@ -67,8 +68,6 @@ class ImageSubscription:
         self._publishers_changed = publishers_changed
         self._lost = lost
         self._fixed = RELIABILITIES.get(reliability)
-        # One group: the subscription is never replaced while a message is being taken from it.
-        self._group = MutuallyExclusiveCallbackGroup()
         self._publishers: frozenset[bytes] = frozenset()
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._reliability = self._wanted(node.get_publishers_info_by_topic(topic))
@@ -76,7 +75,7 @@ class ImageSubscription:
         self._timer = node.create_timer(
             LOOK_EVERY,
             self._look,
-            callback_group=self._group,
+            callback_group=MutuallyExclusiveCallbackGroup(),
             clock=Clock(clock_type=ClockType.STEADY_TIME),  # simulated time may stand still
         )
 
@@ -91,6 +90,10 @@ class ImageSubscription:
         self._node.destroy_subscription(self._subscription)
 
     def _create(self) -> Any:
+        # A group of its own for each: where rclpy is about to handle something of a subscription
+        # that is destroyed meanwhile, it leaves the group locked for ever.
+        group = MutuallyExclusiveCallbackGroup()
+
         def create(events: Any) -> Any:
             return self._node.create_subscription(
                 self._type,
@@ -103,7 +106,7 @@ class ImageSubscription:
                     reliability=self._reliability,
                     durability=DurabilityPolicy.VOLATILE,
                 ),
-                callback_group=self._group,
+                callback_group=group,
                 event_callbacks=events,
                 qos_overriding_options=QoSOverridingOptions(
                     (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)

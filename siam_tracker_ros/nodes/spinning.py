@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
@@ -20,6 +21,8 @@ def spin(node: Node, threads: int) -> None:
                 executor.spin_once()
             except (ExternalShutdownException, KeyboardInterrupt):
                 break
+            except InvalidHandle:
+                continue  # something was destroyed just before its turn; nothing is lost
             except Exception as error:
                 if rclpy.ok():
                     node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")

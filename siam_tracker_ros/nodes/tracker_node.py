@@ -75,6 +75,7 @@ class TrackerNode(SafeLifecycleNode):
         self._images: ImageSubscription | None = None
         self._values: TrackerParameters = TrackerParameters()
         self._closing = False
+        self._image_lock = threading.Lock()
         self._number = 0
         self._image_size: tuple[int, int] | None = None
         self._info_size: tuple[int, int] | None = None
@@ -121,14 +122,18 @@ class TrackerNode(SafeLifecycleNode):
             worker.stop()
             raise
         self._worker = worker
+        # What is destroyed again has a callback group of its own, see ImageSubscription.
         overridable = QoSOverridingOptions.with_default_policies()
         self._detections = self.create_lifecycle_publisher(
             Detection2D,
             "detection",
             QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
+            callback_group=MutuallyExclusiveCallbackGroup(),
             qos_overriding_options=overridable,
         )
-        self._debug_images = self.create_lifecycle_publisher(Image, "~/debug_image", 1)
+        self._debug_images = self.create_lifecycle_publisher(
+            Image, "~/debug_image", 1, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self._targets = self.create_subscription(
             Detection2D,
             "target",
@@ -162,7 +167,11 @@ class TrackerNode(SafeLifecycleNode):
             lost=self._statistics.lost_in_transport,
         )
         self._infos = self.create_subscription(
-            CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data
+            CameraInfo,
+            "camera_info",
+            self._on_camera_info,
+            qos_profile_sensor_data,
+            callback_group=MutuallyExclusiveCallbackGroup(),
         )
         self.get_logger().info(f"active: {topic} ({self._images.reliability})")
 
@@ -239,18 +248,19 @@ class TrackerNode(SafeLifecycleNode):
             self._statistics.image_refused()
             worker.bad_image(str(error))
             return
-        self._number += 1
         header = message.header
-        frame = Frame(
-            number=self._number,
-            stamp=to_nanoseconds(header.stamp),
-            frame_id=header.frame_id,
-            header=header,
-            picture=picture,
-            received=received,
-        )
-        if worker.frame(frame):
-            self._statistics.frame_replaced()
+        with self._image_lock:
+            self._number += 1
+            frame = Frame(
+                number=self._number,
+                stamp=to_nanoseconds(header.stamp),
+                frame_id=header.frame_id,
+                header=header,
+                picture=picture,
+                received=received,
+            )
+            if worker.frame(frame):
+                self._statistics.frame_replaced()
         self._image_size = frame.size
         self._compare_sizes()
 

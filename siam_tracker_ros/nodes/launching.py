@@ -1,0 +1,176 @@
+"""What the launch files share: bringing a lifecycle node up, and a transport that images fit into."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessStart
+from launch.events import Shutdown
+from launch.logging import get_logger
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
+PACKAGE = "siam_tracker_ros"
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Environment variables that name a Fast DDS profile: up to Jazzy, and after it."""
+
+TRACKER_ARGUMENTS: dict[str, tuple[str, str]] = {
+    "image": (
+        "image",
+        "Topic of the images (the base topic, with image_transport compressed too).",
+    ),
+    "camera_info": ("camera_info", "Topic of the camera's CameraInfo; optional."),
+    "target": ("target", "Topic on which selections come."),
+    "detection": ("detection", "Topic on which the target is published."),
+    "model": ("", "Model bundle: a name or a path; empty = as params_file says."),
+    "backend": ("", "auto or onnxruntime; empty = as params_file says."),
+    "image_transport": ("", "raw or compressed; empty = as params_file says."),
+    "namespace": ("", "Namespace of the node and of its relative topics."),
+    "params_file": ("", "Parameters; empty = the package's config/tracker.yaml."),
+    "use_sim_time": ("false", "Take the time from /clock."),
+    "autostart": ("true", "Configure and activate at once."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+}
+"""Arguments of tracker.launch.py: default and meaning."""
+
+
+def share() -> Path:
+    """Return the package's share folder."""
+    return Path(get_package_share_directory(PACKAGE))
+
+
+def declare(arguments: dict[str, tuple[str, str]]) -> list[Action]:
+    """Declare launch arguments."""
+    return [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in arguments.items()
+    ]
+
+
+def value(context: LaunchContext, name: str) -> str:
+    """Return a launch argument's value."""
+    return str(LaunchConfiguration(name).perform(context))
+
+
+def is_true(text: str) -> bool:
+    """Read a launch argument that is true or false.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(f"true or false is needed, got {text!r}")
+    return text.lower() in ("true", "1")
+
+
+def image_sized_transport() -> list[Action]:
+    """Give the launched processes the shipped Fast DDS profile, unless one is set already."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return []
+    profile = str(share() / "config" / "fastdds.xml")
+    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
+
+
+def tracker(
+    context: LaunchContext,
+    parameters: dict[str, Any] | None = None,
+    on_failure: Callable[[str], Shutdown] | None = None,
+) -> list[Action]:
+    """Return ``tracker_node`` as the arguments of :data:`TRACKER_ARGUMENTS` say.
+
+    Args:
+        context: of the launch.
+        parameters: more of them, stronger than all else.
+        on_failure: gives the event to emit where the node cannot be brought up; by default the
+            node stays, so that it can be mended and configured again.
+    """
+    given = {
+        name: text
+        for name in ("model", "backend", "image_transport")
+        if (text := value(context, name))
+    }
+    given["use_sim_time"] = is_true(value(context, "use_sim_time"))  # type: ignore[assignment]
+    file = value(context, "params_file") or str(share() / "config" / "tracker.yaml")
+    node = LifecycleNode(
+        package=PACKAGE,
+        executable="tracker_node",
+        name="tracker_node",
+        namespace=value(context, "namespace"),
+        parameters=[file, given, parameters or {}],
+        remappings=[
+            (name, value(context, name)) for name in ("image", "camera_info", "target", "detection")
+        ],
+        arguments=["--ros-args", "--log-level", value(context, "log_level")],
+        output="screen",
+    )
+    autostart = context.launch_configurations.get("autostart", "true")
+    return [bring_up(node, on_failure), node] if is_true(autostart) else [node]
+
+
+def bring_up(node: LifecycleNode, on_failure: Callable[[str], Shutdown] | None = None) -> Action:
+    """Configure and activate a lifecycle node whenever its process starts.
+
+    Humble's LifecycleNode has no ``autostart``. The answers of the node's own service lead from one
+    transition to the next: transition events may be published before anybody listens.
+    """
+
+    def start(context: LaunchContext) -> None:
+        context.add_completion_future(
+            context.asyncio_loop.run_in_executor(None, _bring_up, context, node, on_failure)
+        )
+
+    return RegisterEventHandler(
+        OnProcessStart(target_action=node, on_start=[OpaqueFunction(function=start)])
+    )
+
+
+def _bring_up(
+    context: LaunchContext, node: LifecycleNode, on_failure: Callable[[str], Shutdown] | None
+) -> None:
+    """Run in a thread of its own; ends early when the launch does."""
+    log = get_logger("bring_up")
+    ros = get_ros_node(context)
+    client = ros.create_client(ChangeState, f"{node.node_name}/change_state")
+    try:
+        for name, transition in (
+            ("configure", Transition.TRANSITION_CONFIGURE),
+            ("activate", Transition.TRANSITION_ACTIVATE),
+        ):
+            while not client.wait_for_service(timeout_sec=0.5):
+                if context.is_shutdown:
+                    return
+            answered = threading.Event()
+            request = ChangeState.Request()
+            request.transition.id = transition
+            future = client.call_async(request)
+            future.add_done_callback(lambda _, event=answered: event.set())
+            while not answered.wait(0.2):
+                if context.is_shutdown:
+                    return
+            if not future.result().success:
+                reason = f"{node.node_name}: {name} failed; its log and ~/status say why"
+                log.error(reason)
+                if on_failure is not None:
+                    event = on_failure(reason)
+                    context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, event)
+                return
+    finally:
+        if not context.is_shutdown:
+            ros.destroy_client(client)

@@ -1,0 +1,144 @@
+"""The launch files as users run them, with a real bundle on ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from siam_tracker_ros.geometry import iou_xywh
+
+pytestmark = pytest.mark.ros
+
+LAUNCH = ["ros2", "launch", "siam_tracker_ros"]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix("siam_tracker_ros")
+    except PackageNotFoundError:
+        pytest.skip("the package is not built: run through scripts/with_ros.sh")
+
+
+def test_the_demo_follows_records_and_ends(start: Any, colour_bundle: Path, tmp_path: Path) -> None:
+    process = start(
+        [
+            *LAUNCH,
+            "demo.launch.py",
+            f"model:={colour_bundle}",
+            f"out:={tmp_path / 'run'}",
+            "lockstep:=true",
+            "frames:=45",
+        ],
+        FASTRTPS_DEFAULT_PROFILES_FILE="",
+    )
+    assert process.wait(90) == 0, process.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["published"] == 45 and summary["finished"]
+    truths = {t["stamp"]: t["box"] for t in lines(tmp_path / "run" / "truth.jsonl")}
+    found = {
+        d["stamp"]: d["box"]
+        for d in lines(tmp_path / "run" / "detections.jsonl")
+        if d["stamp"] in truths
+    }
+    assert len(truths) == len(found) == 45
+    overlaps = iou_xywh(np.array([truths[s] for s in found]), np.array(list(found.values())))
+    assert overlaps.mean() > 0.9
+    assert "ready: colour on ONNX Runtime" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_the_demo_ends_with_a_reason_where_the_tracker_cannot_start(
+    start: Any, tmp_path: Path
+) -> None:
+    process = start([*LAUNCH, "demo.launch.py", "model:=no_such_model", f"out:={tmp_path / 'run'}"])
+    process.wait(60)
+    assert "no model bundle called 'no_such_model'" in process.output
+    assert "configure failed" in process.output
+
+
+def test_the_tracker_comes_up_by_itself_under_its_names(
+    start: Any, remote: Any, colour_bundle: Path, tmp_path: Path
+) -> None:
+    from lifecycle_msgs.srv import GetState
+    from rcl_interfaces.srv import GetParameters
+
+    settings = tmp_path / "mine.yaml"
+    settings.write_text("/**:\n  ros__parameters:\n    give_up_after: 7.0\n    backend: auto\n")
+    process = start(
+        [
+            *LAUNCH,
+            "tracker.launch.py",
+            f"model:={colour_bundle}",
+            "backend:=onnxruntime",
+            "namespace:=robot",
+            "image:=/camera/image_raw",
+            "target:=/operator/target",
+            "detection:=seen",
+            f"params_file:={settings}",
+            "use_sim_time:=true",
+        ]
+    )
+
+    def active() -> bool:
+        state = remote.call(GetState, "/robot/tracker_node/get_state").current_state.label
+        return bool(state == "active")
+
+    remote.wait(active, "activation", 60.0)
+    values = remote.call(
+        GetParameters,
+        "/robot/tracker_node/get_parameters",
+        names=["model", "backend", "give_up_after", "use_sim_time"],
+    ).values
+    assert [v.string_value for v in values[:2]] == [str(colour_bundle), "onnxruntime"]
+    assert (values[2].double_value, values[3].bool_value) == (7.0, True)
+    node = remote.node
+    remote.wait(lambda: node.count_subscribers("/camera/image_raw") == 1)
+    remote.wait(lambda: node.count_subscribers("/operator/target") == 1)
+    remote.wait(lambda: node.count_publishers("/robot/seen") == 1)
+    assert process.stop(signal.SIGINT) in (0, -signal.SIGINT), process.output
+    assert "process has finished cleanly" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_without_autostart_it_waits_and_a_failed_start_leaves_it_alive(
+    start: Any, remote: Any
+) -> None:
+    waiting = start([*LAUNCH, "tracker.launch.py", "autostart:=false"])
+    assert remote.state(60.0) == "unconfigured"
+    waiting.stop()
+    failing = start([*LAUNCH, "tracker.launch.py", "model:=no_such_model"])
+    remote.wait(lambda: "configure failed; its log and ~/status say why" in failing.output)
+    assert remote.state() == "unconfigured"
+    failing.stop()
+    assert "process has finished cleanly" in failing.output
+
+
+def test_the_profile_is_given_unless_one_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from launch.actions import SetEnvironmentVariable
+
+    from siam_tracker_ros.nodes.launching import PROFILE_VARIABLES, image_sized_transport
+
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    actions = image_sized_transport()
+    assert all(isinstance(action, SetEnvironmentVariable) for action in actions)
+    values = {a.name[0].text: a.value[0].text for a in actions}
+    assert set(values) == set(PROFILE_VARIABLES)
+    assert all(os.path.isfile(path) for path in values.values())
+    monkeypatch.setenv(PROFILE_VARIABLES[0], "/mine.xml")
+    assert image_sized_transport() == []
