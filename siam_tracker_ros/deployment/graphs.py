@@ -1,0 +1,206 @@
+"""A network's two ONNX graphs: exported, simplified and checked against the bundle's contract.
+
+ONNX knows every value of a graph by one name, so a state that the search graph both reads and writes cannot carry
+the same name twice: it is read as ``state.<name>`` and written as ``state.<name>.next``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+
+from siam_tracker_ros.bundle import GraphSpec, TensorSpec
+from siam_tracker_ros.networks.siam_stm import (
+    SearchGraph,
+    SiamSTM,
+    TemplateGraph,
+    template_state_names,
+)
+
+OPSET = 17
+"""What TensorRT 8.5 to 11 and every ONNX Runtime of the last years read."""
+
+IR_VERSION = 8
+
+NEXT = ".next"
+"""Suffix of a search graph's outputs that replace the state of that name at commit."""
+
+TUNING = ("window", "penalty", "arm")
+"""Tuning inputs of SiamSTM's search graph, in the order of ``SearchGraph.forward``."""
+
+CARRIED = ("heatmap", "label", "peak")
+"""States that SiamSTM's search graph reads and writes, in that order."""
+
+RESULTS = ("box", "score", "runner_up", "peak")
+
+FORBIDDEN = frozenset(
+    ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "RoiAlign", "BatchNormalization")
+)
+"""Control flow, data-dependent shapes, operators that TensorRT lacks, and normalisation that should be folded."""
+
+
+class ExportError(RuntimeError):
+    """A network whose graph does not keep the bundle's contract."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported graph: its specification for bundle.yaml and its bytes."""
+
+    spec: GraphSpec
+    data: bytes
+
+
+def export_graphs(network: SiamSTM) -> dict[str, Graph]:
+    """Export ``template`` and ``search`` of a network.
+
+    Args:
+        network: on the CPU; it is left as it is, in evaluation mode.
+
+    Raises:
+        ExportError: if a graph does not keep the contract; names the operator or tensor.
+    """
+    network.eval()
+    states = template_state_names(network)
+    template = _export(
+        "template",
+        TemplateGraph(network),
+        template_inputs(network),
+        ["template"],
+        [f"state.{name}" for name in states],
+    )
+    search = _export(
+        "search",
+        SearchGraph(network),
+        search_inputs(network),
+        [
+            "search",
+            "previous_size",
+            "first",
+            *(f"tuning.{name}" for name in TUNING),
+            *(f"state.{name}" for name in (*states, *CARRIED)),
+        ],
+        [*(f"result.{name}" for name in RESULTS), *(f"state.{name}{NEXT}" for name in CARRIED)],
+    )
+    return {"template": template, "search": search}
+
+
+def template_inputs(network: SiamSTM) -> tuple[Tensor, ...]:
+    """Example inputs of the template graph."""
+    side = network.config.crop.template
+    return (torch.full((side, side, 3), 128, dtype=torch.uint8),)
+
+
+def search_inputs(network: SiamSTM) -> tuple[Tensor, ...]:
+    """Example inputs of the search graph: what ``SearchGraph.forward`` takes, with the states of a grey template."""
+    side, cells = network.config.crop.search, network.grid.cells
+    with torch.no_grad():
+        states = TemplateGraph(network).eval()(*template_inputs(network))
+    return (
+        torch.full((side, side, 3), 128, dtype=torch.uint8),
+        torch.tensor([64.0, 64.0]),
+        torch.zeros(1),
+        *(torch.zeros(1) for _ in TUNING),
+        *states,
+        *empty_states(cells),
+    )
+
+
+def empty_states(cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Heatmap ``[R,R]``, label ``[R,R]`` and peak ``[2]`` before the first frame, which does not read them."""
+    return torch.zeros(cells, cells), torch.zeros(cells, cells), torch.zeros(2)
+
+
+def _export(
+    name: str, graph: nn.Module, inputs: tuple[Tensor, ...], reads: list[str], writes: list[str]
+) -> Graph:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder) / f"{name}.onnx"
+        # The tracing exporter: the newer one does not write opset 17. Its warnings are about the tool and about
+        # shapes that are constants here.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval(),
+            inputs,
+            file,
+            input_names=reads,
+            output_names=writes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        model = onnxscript.optimizer.optimize(onnx.load(file))
+    model.producer_name, model.producer_version, model.doc_string = "siam_tracker_ros", "", ""
+    model.graph.name = name
+    for node in model.graph.node:
+        node.doc_string = ""
+    check_graph(name, model, reads, writes)
+    spec = GraphSpec(
+        f"{name}.onnx", _specs(name, model.graph.input), _specs(name, model.graph.output)
+    )
+    return Graph(spec, model.SerializeToString(deterministic=True))
+
+
+def check_graph(name: str, model: Any, reads: Sequence[str], writes: Sequence[str]) -> None:
+    """Refuse a graph that does not keep the bundle's contract.
+
+    Args:
+        name: of the graph, for messages.
+        model: an ``onnx.ModelProto``.
+        reads: names of the inputs, in order.
+        writes: names of the outputs, in order.
+
+    Raises:
+        ExportError: naming what is wrong.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{name}: not a valid ONNX model: {error}") from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET}:
+        raise ExportError(f"{name}: opsets are {opsets}, not {OPSET} of ONNX alone")
+    if model.ir_version != IR_VERSION:
+        raise ExportError(f"{name}: IR version is {model.ir_version}, not {IR_VERSION}")
+    forbidden = sorted({node.op_type for node in model.graph.node} & FORBIDDEN)
+    if forbidden:
+        raise ExportError(f"{name}: contains {', '.join(forbidden)}")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise ExportError(f"{name}: {node.name} is of the domain {node.domain}")
+        if node.op_type == "Constant":
+            constants.add(node.output[0])
+        elif node.op_type == "Conv" and node.input[1] not in constants:
+            raise ExportError(f"{name}: {node.name} convolves with a kernel known only at run time")
+    for kind, tensors, names in (
+        ("inputs", model.graph.input, reads),
+        ("outputs", model.graph.output, writes),
+    ):
+        found = [tensor.name for tensor in tensors]
+        if found != list(names):
+            raise ExportError(f"{name}: {kind} are {found}, not {list(names)}")
+        for spec in _specs(name, tensors):
+            wanted = "uint8" if spec.name in ("template", "search", "memory") else "float32"
+            if spec.dtype != wanted:
+                raise ExportError(f"{name}: {spec.name} is {spec.dtype}, not {wanted}")
+
+
+def _specs(graph: str, tensors: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for tensor in tensors:
+        kind = tensor.type.tensor_type
+        shape = tuple(side.dim_value for side in kind.shape.dim)
+        if not shape or 0 in shape:
+            raise ExportError(f"{graph}: {tensor.name} has no fixed shape")
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        specs.append(TensorSpec(tensor.name, dtype, shape))
+    return tuple(specs)
