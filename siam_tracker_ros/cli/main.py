@@ -60,6 +60,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.export:export",
         "Make a model bundle from a checkpoint.",
     ),
+    "costs": Verb(
+        "siam_tracker_ros.cli.costs:costs",
+        "Count a network's parameters and multiply-adds, part by part.",
+    ),
 }
 
 LISTING = "siam_tracker_ros.listing"
