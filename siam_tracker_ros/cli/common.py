@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -108,9 +109,11 @@ def write_json(file: Path, content: Any) -> None:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """Return a table: the first column is text, the others are numbers."""
-    result = Table(title=title, title_justify="left")
+    result = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        # a long name is folded in a narrow terminal; a number never is
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        result.add_column(column, justify=justify, no_wrap=index > 0, overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,18 @@ def run_graph(
     tracker_command.append(f"params_file:={parameters.absolute()}")
     with own_domain() as domain:
         environment = {"ROS_DOMAIN_ID": domain, **transport_profile()}
-        with (
-            console.status(f"running for {duration:g} s in ROS domain {domain} ..."),
-            Process(recorder_command, folder / "recorder.log", environment) as recorder,
-            Process(tracker_command, folder / "tracker.log", environment) as tracker,
-            Process(publisher_command, folder / "publisher.log", environment) as publisher,
-        ):
+
+        def start(command: list[str], name: str) -> Process:
+            return stack.enter_context(Process(command, folder / f"{name}.log", environment))
+
+        with ExitStack() as stack:
+            stack.enter_context(
+                console.status(f"running for {duration:g} s in ROS domain {domain} ...")
+            )
+            recorder = start(recorder_command, "recorder")
+            _wait_until_it_listens(recorder, target)
+            tracker = start(tracker_command, "tracker")
+            publisher = start(publisher_command, "publisher")
             processes = (recorder, tracker, publisher)
             until = time.monotonic() + duration + START_SECONDS
             while recorder.status is None and time.monotonic() < until:
@@ -125,6 +132,15 @@ def run_graph(
     except RecordingError as error:
         raise CommandError(f"{error}; the recorder said last:\n{recorder.tail()}") from None
     return recording, first_frame_repeats(folder / "publisher.log")
+
+
+def _wait_until_it_listens(recorder: Process, folder: Path) -> None:
+    """Wait until the recorder has made its files: what is published before is not in them."""
+    until = time.monotonic() + START_SECONDS
+    while not (folder / "detections.jsonl").exists():
+        if recorder.status is not None or time.monotonic() > until:
+            raise CommandError(f"the recorder did not start; it said last:\n{recorder.tail()}")
+        time.sleep(0.1)
 
 
 def show(recording: Recording, figures: dict[str, Any]) -> None:

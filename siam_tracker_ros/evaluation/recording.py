@@ -54,6 +54,7 @@ class Recording:
     Attributes:
         log: the processed pictures, by their number in the clip.
         counts: what became of the images.
+        announced: pictures whose announcement (``ground_truth``) the recorder heard.
         finished: whether the publisher said that all was sent.
         reason: why the recorder ended.
         seconds: from the first to the last picture, by their stamps.
@@ -64,6 +65,7 @@ class Recording:
 
     log: TrackLog
     counts: Counts
+    announced: int
     finished: bool
     reason: str
     seconds: float
@@ -127,11 +129,16 @@ def read_recording(folder: Path, name: str) -> Recording:
             refused=_whole(node.get("images_refused")),
         )
         verdicts = [s["values"].get("selection_verdict", "") for s in statuses]
-        problems = [s["message"] for s in statuses if s["level"] > 0]
+        problems = [
+            s["message"]
+            for s in statuses
+            if s["level"] > 0 and s["message"] != s["values"].get("state")
+        ]
         stamps = sorted(index_of)
         return Recording(
             log=TrackLog(name, tuple(entries[i] for i in sorted(entries)), _truth(truths), LATENCY),
             counts=counts,
+            announced=len(index_of),
             finished=bool(summary["finished"]),
             reason=str(summary["reason"]),
             seconds=(stamps[-1] - stamps[0]) / 1e9 if stamps else 0.0,

@@ -4,7 +4,7 @@ display.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ def plot_track(log: TrackLog, file: Path, thresholds: tuple[float, float] | None
         raise ValueError(f"{log.name}: no frame was processed, there is nothing to plot")
     overlap = log.overlap()
     latency = np.array([e.latency_ms for e in log.entries])
+    from matplotlib.ticker import MaxNLocator
+
     panels = ["overlap"] * (overlap is not None) + ["score", "state"]
     panels += ["latency"] * bool(np.isfinite(latency).any())
     figure, axes = _figure(len(panels), 1.2 + 1.5 * len(panels))
@@ -87,13 +89,13 @@ def plot_track(log: TrackLog, file: Path, thresholds: tuple[float, float] | None
             axis.set_ylabel(f"{log.latency_label}\n(ms)", fontsize=9)
             axis.set_ylim(bottom=0)
     axes[-1].set_xlabel("frame", fontsize=9)
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(log.name, fontsize=11, color=INK)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
 
 
-def plot_success(curves: dict[str, Sequence[np.ndarray]], file: Path, title: str = "") -> None:
+def plot_success(curves: Mapping[str, Sequence[np.ndarray]], file: Path, title: str = "") -> None:
     """Plot the success curves of several trackers into a PNG.
 
     Args:

@@ -66,7 +66,11 @@ class TrackLog:
         return overlaps(boxes, self.truth[[e.frame for e in self.entries]])
 
     def average_overlap(self) -> float | None:
-        """Return the mean overlap after the first frame; None without truth or with one frame."""
+        """Return the mean overlap after the first frame; None without truth or with one frame.
+
+        Frames in which the target was said to be lost count as 0; the protocol's AO
+        (:meth:`scores`) scores the last known box there.
+        """
         values = self.overlap()
         if values is None or np.isfinite(values[1:]).sum() == 0:
             return None
@@ -102,6 +106,7 @@ class TrackLog:
         return {
             "processed": len(self.entries),
             "average_overlap": self.average_overlap(),
+            "ao": None if scores is None else scores.ao,
             "success_auc": None if scores is None else scores.auc,
             "mean_score": float(np.mean([e.score for e in self.entries])) if last else None,
             "lost_share": None if last is None else self.lost_share(),

@@ -115,11 +115,10 @@ def _rectangle(
 
 
 def _line(picture: Frame, text: str, colour: tuple[int, int, int]) -> None:
-    place = (8, 20)
-    for shade, thickness in (((0, 0, 0), 4), (colour, 1)):
-        cv2.putText(
-            picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, shade, thickness, cv2.LINE_AA
-        )
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    (width, height), below = cv2.getTextSize(text, font, scale, 1)
+    cv2.rectangle(picture, (0, 0), (width + 12, height + below + 10), (30, 30, 30), cv2.FILLED)
+    cv2.putText(picture, text, (6, height + 5), font, scale, colour, 1, cv2.LINE_AA)
 
 
 def write_annotated_video(

@@ -45,3 +45,18 @@ def test_a_missing_clip(
     result = runner.invoke(app, ["benchmark", "--model", str(colour_bundle), "--clip", clip])
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.ros
+def test_through_a_ros_graph(colour_bundle: Path, tmp_path: Path):
+    file = tmp_path / "ros.json"
+    options = ["--ros", "--model", str(colour_bundle), "--duration", "5", "--rate", "10"]
+    result = runner.invoke(app, ["benchmark", *options, "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert figures["frames"]["published"] == 50
+    assert figures["frames"]["lost_in_transport"] == 0
+    assert figures["frames"]["processed"] + figures["frames"]["skipped_busy"] >= 50
+    assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p95"]
+    assert float(figures["node"]["overhead_ms_p50"]) > 0
+    assert figures["picture"] == [1280, 720] and figures["machine"]["cores"] >= 1

@@ -27,6 +27,7 @@ def write(
     frames: int = 10,
     skipped: tuple[int, ...] = (),
     lost: tuple[int, ...] = (),
+    missed: int = 0,
     shift: float = 0.0,
     known: bool = True,
     finished: bool = True,
@@ -71,7 +72,7 @@ def write(
     }
     given = statuses or [status("tracking", 0)]
     for name, rows in {
-        "truth": truths,
+        "truth": truths[missed:],
         "detections": [d for d in detections if d],
         "status": given,
         "diagnostics": [{"received": START, "level": 0, "message": "", "values": values}],
@@ -163,6 +164,7 @@ def test_an_absent_target_has_no_truth_but_is_known(tmp_path: Path):
         ({"node": {"dropped_transport": "3"}}, "3 frames were lost in transport"),
         ({"node": {"images_refused": "2"}}, "2 frames could not be read"),
         ({"finished": False}, "not played to its end: nothing came for 60 s"),
+        ({"missed": 4}, "the recorder heard of 6 of 10 frames only"),
         ({"skipped": tuple(range(1, 8))}, "only 3 of 10 frames were processed, 50%"),
     ],
 )

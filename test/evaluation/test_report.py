@@ -36,6 +36,7 @@ def test_figures_with_truth():
     assert scores is not None and scores.ao == pytest.approx(0.5), "the protocol keeps the last box"
     figures = json.loads(json.dumps(track.figures()))
     assert (figures["processed"], figures["final_state"]) == (3, "LOST")
+    assert (figures["average_overlap"], figures["ao"]) == (0.25, 0.5)
     assert figures["lost_share"] == pytest.approx(1 / 3)
     assert figures["latency_ms"] == {"p50": 6.0, "p95": pytest.approx(6.9), "max": 7.0, "count": 2}
 
@@ -80,7 +81,7 @@ def test_annotation_draws_box_truth_and_words():
     assert drawn[70, 40].tolist() != [0, 0, 0], "left edge of the box, at x = 20"
     assert drawn[70, 100].min() > 100, "left edge of the truth, at x = 50"
     assert annotate(frame, None, None)[:30].any(), "a skipped frame says so"
-    assert not annotate(frame, FrameEntry(0, None, 0.1, "LOST"), None)[40:].any()
+    assert not annotate(frame, FrameEntry(0, None, 0.1, "LOST"), None)[40:].any(), "no box"
 
 
 def test_annotated_video_can_be_read_back(tmp_path: Path):
