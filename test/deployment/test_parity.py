@@ -87,6 +87,7 @@ def test_bundle_of_another_network_is_noticed(make_network, small_config, small_
     found = failures(parity)
     assert any("result.score differs by" in line for line in found)
     assert any("median IoU of the trajectories" in line for line in found)
+    assert failures(parity, trajectories=False) == found[:-1]
 
 
 def test_trajectories_that_part():
