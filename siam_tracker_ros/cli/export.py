@@ -54,6 +54,7 @@ def export(
     from siam_tracker_ros.deployment.graphs import ExportError
     from siam_tracker_ros.deployment.model_card import CardError
     from siam_tracker_ros.deployment.parity import failures
+    from siam_tracker_ros.deployment.run_folder import read_presence
     from siam_tracker_ros.evaluation.frames import ClipError
     from siam_tracker_ros.evaluation.sequences import SequenceError
     from siam_tracker_ros.networks.checkpoint import CheckpointError
@@ -78,6 +79,7 @@ def export(
             provenance={"command": _command(), "revision": _revision(), **provenance},
             card=model_card,
             tuning=values,
+            presence=None if checkpoint is None else read_presence(checkpoint),
             clips=_clips(clip or []),
             say=lambda line: console.print(line),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from siam_tracker_ros.bundle import PresenceSpec
 from siam_tracker_ros.deployment.model_card import CardError, DataUse, ModelCard
 from siam_tracker_ros.networks.checkpoint import read_metadata
 
@@ -27,6 +28,16 @@ def read_provenance(checkpoint: Path) -> dict[str, Any]:
     provenance = {key: metadata[key] for key in PROVENANCE if key in metadata}
     config = _config(checkpoint.parent, metadata)
     return {**provenance, "config": config} if config else provenance
+
+
+def read_presence(checkpoint: Path) -> PresenceSpec:
+    """Return the thresholds that training measured; the schema's defaults where it did not.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    measured = read_metadata(checkpoint).get("presence", {})
+    return PresenceSpec(**{key: measured[key] for key in ("found", "lost") if key in measured})
 
 
 def read_card(checkpoint: Path, extra: Path | None = None) -> ModelCard:

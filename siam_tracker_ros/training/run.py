@@ -94,7 +94,13 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
             save_top_k=0,
         ),
         Snapshot(
-            out / "network.safetensors", {"data_manifest": manifest["sha256"], "seed": run.seed}
+            out / "network.safetensors",
+            {
+                "data_manifest": manifest["sha256"],
+                "manifest": manifest,
+                "config": _plain(config),
+                "seed": run.seed,
+            },
         ),
         *_averaging(config),
         LearningRateMonitor("step"),

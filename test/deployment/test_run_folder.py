@@ -7,8 +7,9 @@ import json
 import pytest
 import yaml
 
+from siam_tracker_ros.bundle import PresenceSpec
 from siam_tracker_ros.deployment.model_card import CardError
-from siam_tracker_ros.deployment.run_folder import read_card, read_provenance
+from siam_tracker_ros.deployment.run_folder import read_card, read_presence, read_provenance
 from siam_tracker_ros.networks.checkpoint import save_network
 
 MANIFEST = {
@@ -105,3 +106,11 @@ def test_damaged_files_are_named(run, file, content, message):
     (run.parent / file).write_text(content)
     with pytest.raises(CardError, match=message):
         read_card(run)
+
+
+def test_thresholds_come_from_the_checkpoint(tmp_path, small):
+    measured, bare = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_network(measured, small, {"presence": {"found": 0.42, "lost": 0.12, "auroc": 0.97}})
+    save_network(bare, small, {})
+    assert read_presence(measured) == PresenceSpec(found=0.42, lost=0.12)
+    assert read_presence(bare) == PresenceSpec()
