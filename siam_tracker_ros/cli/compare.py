@@ -39,9 +39,7 @@ class Column:
 
 
 def difference(first: Column, other: Column, figure: str) -> tuple[float, float]:
-    """Return the mean difference other - first over the sequences, and its standard error (NaN:
-    one).
-    """
+    """Return the mean difference other - first over the sequences, and its standard error."""
     gaps = np.array(
         [other.sequences[n][figure] - first.sequences[n][figure] for n in first.sequences]
     )

@@ -26,7 +26,8 @@ from siam_tracker_ros.evaluation.recording import Recording, RecordingError, rea
 from siam_tracker_ros.evaluation.sequences import OTB_TRUTH
 from siam_tracker_ros.evaluation.verdict import run_figures, shortcomings
 
-ATTEMPTS = 2
+ATTEMPTS = 3
+"""How often the graph is run until the recorder heard everything."""
 MODES = ("realtime", "lockstep")
 PATIENCE = 150.0
 """Seconds without anything new in the recording after which a run is ended."""
@@ -103,9 +104,7 @@ def model_argument(model: str) -> str:
 
 
 def stage(clip: DemoClip, folder: Path) -> Path:
-    """Put a clip and NAME.txt (boxes from 0, the selection first) where the publisher finds
-    both.
-    """
+    """Put a clip and NAME.txt (the selection first) side by side, as the publisher wants them."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     source = clip.path / "img" if (clip.path / OTB_TRUTH).is_file() else clip.path
@@ -149,13 +148,11 @@ def run_graph(
     for attempt in range(ATTEMPTS):
         recording = _run_once(command, clip, folder, out / "launch.log")
         sent = _number_in(out / "launch.log", r"(\d+) frames published")
-        if sent is None or recording.announced >= sent or attempt == ATTEMPTS - 1:
+        if sent is None or recording.from_the_start or attempt == ATTEMPTS - 1:
             break
-        # On a busy machine the recorder may find the others after they are done with a short clip.
-        console.print(
-            f"the recorder came up late and heard of {recording.announced} of {sent} frames: again",
-            highlight=False,
-        )
+        # On a busy machine the recorder may find the others after they have begun: that says
+        # nothing about the tracker.
+        console.print("the recorder came up too late to hear everything: once more")
     return recording, first_frame_repeats(out / "launch.log")
 
 

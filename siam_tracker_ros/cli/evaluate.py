@@ -1,6 +1,4 @@
-"""``siam-tracker evaluate``: models and peers on annotated sequences, one pass from the first
-box.
-"""
+"""``siam-tracker evaluate``: models and peers on annotated sequences."""
 
 from __future__ import annotations
 

@@ -131,6 +131,8 @@ def run_graph(
         recording = read_recording(target, f"scene {WIDTH}x{HEIGHT}")
     except RecordingError as error:
         raise CommandError(f"{error}; the recorder said last:\n{recorder.tail()}") from None
+    if recording.log.entries and not recording.from_the_start:
+        raise CommandError("the recorder came up too late to hear everything: run it once more")
     return recording, first_frame_repeats(folder / "publisher.log")
 
 

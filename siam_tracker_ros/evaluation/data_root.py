@@ -1,6 +1,4 @@
-"""Where the data for development and demonstrations are: the one place that reads
-SIAM_TRACKER_DATA.
-"""
+"""Where the data are: the one place that reads SIAM_TRACKER_DATA."""
 
 from __future__ import annotations
 

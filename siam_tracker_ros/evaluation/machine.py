@@ -25,9 +25,7 @@ def usable_cores() -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the processor, usable cores, memory, load, system and library versions, ready for
-    JSON.
-    """
+    """Return processor, usable cores, memory, load, system and versions, ready for JSON."""
     versions = {}
     for name in LIBRARIES:
         try:

@@ -85,9 +85,7 @@ def _planes(window: Frame) -> Floats:
 
 
 class FearXs:
-    """FEAR-XS: template and search windows squeezed from 1.4 and 5 times the box, no size
-    smoothing.
-    """
+    """FEAR-XS: windows squeezed from 1.4 and 5 times the box, no size smoothing."""
 
     TEMPLATE, SEARCH, CELLS, STRIDE = 128, 256, 16, 16
     WINDOW_WEIGHT = 0.38
@@ -147,9 +145,7 @@ def _inside(box: Xywh, width: int, height: int, least: float = 3.0) -> Xywh:
 
 
 class VitTrack:
-    """ViTTrack: square windows of 2 and 4 times the box's mean side, a 16 x 16 map with a Hann
-    window.
-    """
+    """ViTTrack: square windows of 2 and 4 times the mean side, a map with a Hann window."""
 
     TEMPLATE, SEARCH, CELLS = 128, 256, 16
     MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)

@@ -43,9 +43,7 @@ Xywh = tuple[float, float, float, float]
 
 
 class Answer(NamedTuple):
-    """What a tracker says about a frame: box x,y,w,h (0-based), score and state where it has
-    them.
-    """
+    """What a tracker says about a frame: box x,y,w,h (0-based), score and state if it has any."""
 
     box: Xywh
     score: float = math.nan
@@ -65,9 +63,7 @@ class FrameTracker(Protocol):
 
 
 TrackerMaker = Callable[[], Any]
-"""Makes a FrameTracker, or a ``tracking.Tracker``. For more than one worker it must be
-picklable.
-"""
+"""Makes a FrameTracker or a ``tracking.Tracker``; picklable and hashable for several workers."""
 
 
 class EvaluationError(RuntimeError):
@@ -181,9 +177,7 @@ class Summary:
         return float(np.mean([r.fps for r in self.results]))
 
     def standard_error(self, figure: str = "auc") -> float:
-        """Return the standard error of the mean of ``figure`` over the sequences; NaN for one
-        sequence.
-        """
+        """Return the standard error of the mean of ``figure``; NaN for one sequence."""
         values = np.array([getattr(r.scores, figure) for r in self.results])
         return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 

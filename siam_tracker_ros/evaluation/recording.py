@@ -74,6 +74,19 @@ class Recording:
     problem: str
 
     @property
+    def from_the_start(self) -> bool:
+        """Whether the recorder was there from the first frame on.
+
+        The publisher goes on after the first frame's detection, so there is always one.
+        """
+        published = self.counts.published
+        return (
+            any(entry.frame == 0 for entry in self.log.entries)
+            and published is not None
+            and self.announced >= published
+        )
+
+    @property
     def why_nothing(self) -> str:
         """The best explanation there is for a run in which nothing was processed."""
         if self.problem:

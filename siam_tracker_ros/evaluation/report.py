@@ -1,6 +1,4 @@
-"""Plots: one tracked clip over time, and success plots of several trackers. PNG, drawn without a
-display.
-"""
+"""Plots (PNG): one tracked clip over time, and success plots of several trackers."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ def write_run(folder: Path, name: str, key: str, run: Run) -> None:
 
 
 def read_run(folder: Path, name: str, key: str, frames: int) -> Run | None:
-    """Return a run written under the same ``key``, or None where there is none (or a damaged
-    one).
-    """
+    """Return the run written under the same ``key``; None if there is none, or it is damaged."""
     file = folder / f"{name}.frames.csv"
     if not file.is_file():
         return None

@@ -1,6 +1,4 @@
-"""What happened in every frame of one tracked clip: what plots, videos and figures are made
-from.
-"""
+"""What happened in every frame of a tracked clip: the source of plots, videos and figures."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ class TrackLog:
         return float(np.nanmean(values[1:]))
 
     def scores(self) -> Scores | None:
-        """Return the protocol's figures, a lost target scored by its last known box; None without
-        truth.
-        """
+        """Return the protocol's figures (lost: last known box is scored); None without truth."""
         if self.truth is None or len(self.entries) < 2:
             return None
         boxes: list[Xywh] = []
@@ -88,9 +84,7 @@ class TrackLog:
         return score(np.array(boxes), self.truth[[e.frame for e in self.entries]])
 
     def lost_share(self) -> float:
-        """Return the share of processed frames in which the target was said to be lost; NaN
-        without any.
-        """
+        """Return the share of processed frames that say LOST; NaN without frames."""
         if not self.entries:
             return math.nan
         return sum(e.state == "LOST" for e in self.entries) / len(self.entries)

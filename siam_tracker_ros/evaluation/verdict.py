@@ -48,10 +48,8 @@ def shortcomings(recording: Recording, *, lockstep: bool) -> list[str]:
         found.append(f"{counts.lost_in_transport} frames were lost in transport")
     if counts.refused:
         found.append(f"{counts.refused} frames could not be read by the tracker")
-    if counts.published and recording.announced < counts.published:
-        found.append(
-            f"the recorder heard of {recording.announced} of {counts.published} frames only"
-        )
+    if recording.finished and not recording.from_the_start:
+        found.append("the recorder came up late and did not hear everything")
     elif counts.published:
         missing = counts.published - counts.processed
         share = counts.processed / counts.published
