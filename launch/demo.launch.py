@@ -58,6 +58,7 @@ def demo(context: LaunchContext) -> list[Action]:
             "rate": float(value(context, "rate")),
             "frames": int(value(context, "frames")),
             "select_first": True,
+            "wait_for_recorder": True,
             "horizontal_fov": 60.0,
             **({"image_transport": transport} if transport else {}),
         },

@@ -2,7 +2,8 @@
 
 Subscribed (relative names): ``detection`` and ``ground_truth`` (vision_msgs/Detection2D), ``status``
 (diagnostic_msgs/DiagnosticStatus; remap it to the tracker's ``~/status``), ``/diagnostics``,
-``finished`` (std_msgs/UInt32, of video_publisher_node).
+``finished`` (std_msgs/UInt32, of video_publisher_node). Published: ``recording`` (std_msgs/Bool,
+latched), true once the tracker's status is heard; from then on no detection is missed.
 
 It ends ``quiet`` seconds after the last detection once ``finished`` came, or after ``idle_timeout``
 seconds in which nothing at all but ``/diagnostics`` came.
@@ -38,7 +39,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from std_msgs.msg import UInt32
+from std_msgs.msg import Bool, UInt32
 from vision_msgs.msg import Detection2D
 
 from siam_tracker_ros.geometry import Box
@@ -70,12 +71,16 @@ class Recorder(Node):
         self._published: int | None = None
         self._detections = self._visible = self._truths = 0
         self._reason = "interrupted"
+        self._ready = False
 
         many = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Detection2D, "detection", self._on_detection, many)
-        self.create_subscription(Detection2D, "ground_truth", self._on_truth, many)
+        history = QoSProfile(depth=10_000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(Detection2D, "ground_truth", self._on_truth, history)
+        # After `detection`: a tracker whose status arrives knows of that subscription too.
         self.create_subscription(DiagnosticStatus, "status", self._on_status, latched)
+        self._recording = self.create_publisher(Bool, "recording", latched)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
         self.create_subscription(UInt32, "finished", self._on_finished, latched)
 
@@ -158,6 +163,9 @@ class Recorder(Node):
         )
 
     def _on_status(self, message: DiagnosticStatus) -> None:
+        if not self._ready:
+            self._ready = True
+            self._recording.publish(Bool(data=True))
         self._write("status", self._diagnosis(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

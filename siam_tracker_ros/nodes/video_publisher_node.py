@@ -4,10 +4,11 @@ Published (relative names):
 
 * ``image`` (sensor_msgs/Image, bgr8), or ``image/compressed`` (JPEG) with ``image_transport: compressed``;
 * ``camera_info`` (sensor_msgs/CameraInfo) if ``horizontal_fov`` is given;
-* ``ground_truth`` (vision_msgs/Detection2D), one message for each picture of a source that ends, with the
-  image's header and ``id`` = number of the picture. ``results`` holds one entry where the place of the
-  target is known. Where the target is known to be out of sight the box is all zero; where nothing is
-  known it is NaN. A clip's boxes are read from NAME.txt beside it (x,y,w,h a line, from 0);
+* ``ground_truth`` (vision_msgs/Detection2D, latched: who comes late hears of the last 10,000 too),
+  one message for each picture, with the image's header and ``id`` = number of the picture.
+  ``results`` holds one entry where the place of the target is known. Where the target is known to
+  be out of sight the box is all zero; where nothing is known it is NaN. A clip's boxes are read
+  from NAME.txt beside it (x,y,w,h a line, from 0);
 * ``target`` (vision_msgs/Detection2D), the first picture's box, with ``select_first``;
 * ``finished`` (std_msgs/UInt32, latched): how many pictures were published, once all are.
 
@@ -40,7 +41,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header, UInt32
+from std_msgs.msg import Bool, Header, UInt32
 from vision_msgs.msg import Detection2D
 
 from siam_tracker_ros.nodes.frames import to_nanoseconds
@@ -68,6 +69,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "loop": (False, "Begin again at the end."),
     "frames": (0, "Stop after so many pictures; 0 = at the end of the source."),
     "wait_for_subscribers": (1, "Begin when so many subscribe to the images."),
+    "wait_for_recorder": (False, "And when recorder_node says on `recording` that it is ready."),
     "image_transport": ("raw", "raw or compressed."),
     "jpeg_quality": (90, "0 to 100."),
     "reliability": ("reliable", "Of the images: reliable or best_effort."),
@@ -112,11 +114,14 @@ class VideoPublisher(Node):
             if self._compressed
             else self.create_publisher(Image, topic, images)
         )
-        self._truths = self.create_publisher(Detection2D, "ground_truth", many)
+        history = QoSProfile(depth=10_000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._truths = self.create_publisher(Detection2D, "ground_truth", history)
         self._finished = self.create_publisher(UInt32, "finished", latched)
         self._infos = self.create_publisher(CameraInfo, "camera_info", 5)
         self._targets = self.create_publisher(Detection2D, "target", 1)
         self.create_subscription(Detection2D, "detection", self._on_detection, many)
+        self.create_subscription(Bool, "recording", self._on_recording, latched)
+        self._recording = False
 
     def run(self) -> None:
         """Publish the source.
@@ -268,12 +273,16 @@ class VideoPublisher(Node):
         def ready() -> bool:
             if self._images.get_subscription_count() < wanted:
                 return False
+            if self._value("wait_for_recorder") and not self._recording:
+                return False
             return not select or self._targets.get_subscription_count() > 0
 
         if not ready():
             self.get_logger().info("waiting for subscribers")
         if not self._wait(ready, float(self._value("start_timeout"))):
-            raise GivenUp(f"nobody subscribed to {self._images.topic_name}")
+            if self._images.get_subscription_count() < wanted:
+                raise GivenUp(f"nobody subscribed to {self._images.topic_name}")
+            raise GivenUp("no subscriber to `target`, or no recorder that hears the tracker")
         if wanted > 0:
             # A subscriber may change its reliability to that of the publisher it just found.
             self._spin(until=time.monotonic() + SETTLING)
@@ -290,6 +299,9 @@ class VideoPublisher(Node):
     def _spin(self, until: float) -> None:
         while (left := until - time.monotonic()) > 0:
             self._spinner.spin_once(timeout_sec=left)
+
+    def _on_recording(self, message: Bool) -> None:
+        self._recording = bool(message.data)
 
     def _on_detection(self, message: Detection2D) -> None:
         self._answers.setdefault(to_nanoseconds(message.header.stamp), set()).add(message.id)
