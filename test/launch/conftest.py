@@ -56,6 +56,11 @@ class Running:
             self.process.send_signal(how)
         return self.wait()
 
+    def press_ctrl_c(self) -> int:
+        """Interrupt it and all that it started, as a terminal does, and wait; the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.wait()
+
     def end(self) -> None:
         """Make sure that neither it nor what it started lives on."""
         with contextlib.suppress(ProcessLookupError):

@@ -108,7 +108,7 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
     remote.wait(lambda: node.count_subscribers("/camera/image_raw") == 1)
     remote.wait(lambda: node.count_subscribers("/operator/target") == 1)
     remote.wait(lambda: node.count_publishers("/robot/seen") == 1)
-    assert process.stop(signal.SIGINT) in (0, -signal.SIGINT), process.output
+    assert process.press_ctrl_c() in (0, 1, -signal.SIGINT), process.output
     assert "process has finished cleanly" in process.output
     assert "Traceback" not in process.output
 
@@ -118,11 +118,11 @@ def test_without_autostart_it_waits_and_a_failed_start_leaves_it_alive(
 ) -> None:
     waiting = start([*LAUNCH, "tracker.launch.py", "autostart:=false"])
     assert remote.state(60.0) == "unconfigured"
-    waiting.stop()
+    waiting.press_ctrl_c()
     failing = start([*LAUNCH, "tracker.launch.py", "model:=no_such_model"])
     remote.wait(lambda: "configure failed; its log and ~/status say why" in failing.output)
     assert remote.state() == "unconfigured"
-    failing.stop()
+    failing.press_ctrl_c()
     assert "process has finished cleanly" in failing.output
 
 
