@@ -26,8 +26,6 @@ from siam_tracker_ros.evaluation.recording import Recording, RecordingError, rea
 from siam_tracker_ros.evaluation.sequences import OTB_TRUTH
 from siam_tracker_ros.evaluation.verdict import run_figures, shortcomings
 
-ATTEMPTS = 3
-"""How often the graph is run until the recorder heard everything."""
 MODES = ("realtime", "lockstep")
 PATIENCE = 150.0
 """Seconds without anything new in the recording after which a run is ended."""
@@ -134,6 +132,7 @@ def run_graph(
         CommandError: if the graph fails; the message ends with what it said last.
     """
     folder = out / "recording"
+    shutil.rmtree(folder, ignore_errors=True)
     arguments = {
         "clip": str(stage(clip, out / "clip").absolute()),
         "out": str(folder.absolute()),
@@ -145,24 +144,11 @@ def run_graph(
     }
     command = [ros2, "launch", "siam_tracker_ros", "demo.launch.py"]
     command += [f"{name}:={value}" for name, value in arguments.items()]
-    for attempt in range(ATTEMPTS):
-        recording = _run_once(command, clip, folder, out / "launch.log")
-        sent = _number_in(out / "launch.log", r"(\d+) frames published")
-        if sent is None or recording.from_the_start or attempt == ATTEMPTS - 1:
-            break
-        # On a busy machine the recorder may find the others after they have begun: that says
-        # nothing about the tracker.
-        console.print("the recorder came up too late to hear everything: once more")
-    return recording, first_frame_repeats(out / "launch.log")
-
-
-def _run_once(command: list[str], clip: DemoClip, folder: Path, log: Path) -> Recording:
-    shutil.rmtree(folder, ignore_errors=True)
     with own_domain() as domain:
         environment = {"ROS_DOMAIN_ID": domain, **transport_profile()}
         with (
             console.status(f"running in ROS domain {domain} ..."),
-            Process(command, log, environment) as process,
+            Process(command, out / "launch.log", environment) as process,
         ):
             ended = _wait(process, folder)
     said = process.tail()
@@ -174,7 +160,7 @@ def _run_once(command: list[str], clip: DemoClip, folder: Path, log: Path) -> Re
         raise CommandError(f"{error}; the graph said last:\n{said}") from None
     if not recording.log.entries:
         typer.echo(said, err=True)
-    return recording
+    return recording, first_frame_repeats(out / "launch.log")
 
 
 def _wait(process: Process, folder: Path) -> bool:
@@ -191,12 +177,8 @@ def _wait(process: Process, folder: Path) -> bool:
 
 def first_frame_repeats(log: Path) -> int | None:
     """Return how often the publisher says that it sent the first frame again; None: not said."""
-    return _number_in(log, r"(\d+) repeats of the first")
-
-
-def _number_in(log: Path, pattern: str) -> int | None:
-    """Return the last number that ``pattern`` finds in a log."""
-    found = re.findall(pattern, log.read_text(encoding="utf-8", errors="replace"))
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = re.findall(r"(\d+) repeats of the first", text)
     return int(found[-1]) if found else None
 
 

@@ -93,6 +93,7 @@ def run_graph(
         "rate": float(rate),
         "frames": frames,
         "select_first": "true",
+        "wait_for_recorder": "true",
         "reliability": "best_effort",
         "scene.width": WIDTH,
         "scene.height": HEIGHT,
@@ -112,7 +113,6 @@ def run_graph(
                 console.status(f"running for {duration:g} s in ROS domain {domain} ...")
             )
             recorder = start(recorder_command, "recorder")
-            _wait_until_it_listens(recorder, target)
             tracker = start(tracker_command, "tracker")
             publisher = start(publisher_command, "publisher")
             processes = (recorder, tracker, publisher)
@@ -134,15 +134,6 @@ def run_graph(
     if recording.log.entries and not recording.from_the_start:
         raise CommandError("the recorder came up too late to hear everything: run it once more")
     return recording, first_frame_repeats(folder / "publisher.log")
-
-
-def _wait_until_it_listens(recorder: Process, folder: Path) -> None:
-    """Wait until the recorder has made its files: what is published before is not in them."""
-    until = time.monotonic() + START_SECONDS
-    while not (folder / "detections.jsonl").exists():
-        if recorder.status is not None or time.monotonic() > until:
-            raise CommandError(f"the recorder did not start; it said last:\n{recorder.tail()}")
-        time.sleep(0.1)
 
 
 def show(recording: Recording, figures: dict[str, Any]) -> None:
