@@ -43,8 +43,7 @@ class _Track:
     confident: Box  # image px, after the last TRACKING frame
     fill: Rgb  # first frame's mean
     state: TrackState
-    unsure: int = 0  # frames in a row that were not TRACKING, before LOST
-    low: int = 0  # of those, frames in a row below the threshold ``lost``
+    low: int = 0  # frames in a row below the threshold ``lost``
     memory: UInt8Array | None = None  # the last committed frame cropped at its final box
     lost_at: float = _NEVER  # stamp of the frame that lost it
     candidate: Box | None = None  # LOST: a place that looked right in the last frame
@@ -83,8 +82,8 @@ class Tracker:
 
     * IDLE: no target.
     * TRACKING: presence has not been below ``lost`` since it was last at or above ``found``.
-    * UNCERTAIN: it fell below ``lost``; the search region grows; nothing is committed. At or above
-      ``found``: TRACKING.
+    * UNCERTAIN: it fell below ``lost``; nothing is committed, and the search region grows with
+      each frame that stays below. At or above ``found``: TRACKING.
     * LOST: ``lost_after`` frames in a row below ``lost``. Every frame, search regions around the
       last place and ever further are looked at within ``redetect_budget_ms``. A place at or above
       ``found`` is looked at again on the next frame, and only if it holds there is the target
@@ -197,7 +196,8 @@ class Tracker:
     ) -> TrackResult:
         """TRACKING or UNCERTAIN: search around the last box."""
         settings, limits = self._settings, self._limits
-        grow = min(1.0 + settings.grow_rate * track.unsure, settings.grow_limit)
+        # Only while nothing is seen: something half seen is seen worse in a wider region.
+        grow = min(1.0 + settings.grow_rate * track.low, settings.grow_limit)
         box, score = self._look(picture, track.box, grow, limits.window, track, clock)
 
         tracking = track.state is TrackState.TRACKING
@@ -210,7 +210,6 @@ class Tracker:
                 track,
                 box=box,
                 state=TrackState.LOST if lost else TrackState.UNCERTAIN,
-                unsure=track.unsure + 1,
                 low=low,
                 lost_at=now if lost else _NEVER,
             )

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.floating]
 
 RIGHT_IOU = 0.5
 LOST_QUANTILE = 0.02
-FOUND_QUANTILE = 0.95
+FOUND_QUANTILE = 0.90
 
 
 def score_samples(network: SiamSTM, samples: Iterable[Triplet]) -> tuple[FloatArray, FloatArray]:
@@ -59,8 +59,8 @@ def score_samples(network: SiamSTM, samples: Iterable[Triplet]) -> tuple[FloatAr
 def choose_thresholds(right: FloatArray, absent: FloatArray) -> dict[str, Any]:
     """Thresholds ``found`` and ``lost`` of the tracker's states, and what they rest on.
 
-    ``lost`` lets 2 % of the right boxes fall below it; ``found`` keeps 95 % of the empty crops below
-    it. ``lost`` is never above ``found``.
+    ``lost`` lets 2 % of the right boxes fall below it; ``found`` keeps 90 % of the empty crops below
+    it: a lost target is believed only when two looks agree. ``lost`` is never above ``found``.
 
     Args:
         right: scores of right boxes; of real video, where scores are lower than on stills.

@@ -72,6 +72,13 @@ def test_the_search_region_grows_while_uncertain_and_shrinks_back(world, make, s
     assert grown == pytest.approx([1, 1, 1.1, 1.2, 1.3, 1.4, 1.45, 1.45, 1.45, 1.45, 1.0], rel=1e-6)
 
 
+def test_a_half_seen_target_is_looked_at_in_the_ordinary_region(world, make, say):
+    scores = [0.9, 0.1, 0.1, 0.45, 0.45]
+    _, session = play(world, make, say, scores, found=0.6, lost=0.4, grow_rate=0.1)
+    widths = [size[0] for size in session.previous_sizes]
+    assert [widths[0] / w for w in widths] == pytest.approx([1, 1, 1.1, 1.2, 1.0], rel=1e-6)
+
+
 def test_growing_does_not_change_the_box(world, make, say):
     tracker, _ = make(say(score=0.1), lost_after=20)
     tracker.initialize(world(), START)
