@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from siam_tracker_ros.geometry import CropSpec  # noqa: E402
 from siam_tracker_ros.networks.config import (  # noqa: E402
     BackboneConfig,
     ConfigError,
@@ -63,6 +64,7 @@ def test_stable_decay_warms_up_stays_and_ends_low():
 
 def test_the_papers_freezing_schedule():
     network = NetworkConfig(
+        crop=CropSpec(127, 255),
         backbone=BackboneConfig("atrous_resnet50"),
         neck=NeckConfig("adjust", 16),
         matching=MatchingConfig(kernel=7, hidden=4, pixel=False),
