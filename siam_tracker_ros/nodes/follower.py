@@ -120,6 +120,11 @@ class Follower:
         self._said_once: set[str] = set()
         self._trouble: float | None = None  # when an image last was bad
 
+    @property
+    def done(self) -> int:
+        """Number of the last image that was initialised on or followed in; -1 before."""
+        return self._done
+
     # --- what comes in ------------------------------------------------------------------------
 
     def frame(self, frame: Frame) -> None:

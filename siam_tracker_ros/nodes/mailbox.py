@@ -82,10 +82,11 @@ class Mailbox:
                     return None
                 self._condition.wait(left)
 
-    def drop_frame(self) -> None:
-        """Forget the frame that nobody took."""
+    def drop_frame(self, up_to: int | None = None) -> None:
+        """Forget the frame that nobody took, if its number is at most ``up_to``."""
         with self._condition:
-            self._frame = None
+            if self._frame is not None and (up_to is None or self._frame.number <= up_to):
+                self._frame = None
 
     @property
     def closed(self) -> bool:

@@ -36,7 +36,7 @@ from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.follower import Report
 from siam_tracker_ros.nodes.frames import Frame, to_nanoseconds
 from siam_tracker_ros.nodes.image_messages import picture_from_compressed, picture_from_image
-from siam_tracker_ros.nodes.image_subscription import ImageSubscription
+from siam_tracker_ros.nodes.image_reader import ImageReader
 from siam_tracker_ros.nodes.lifecycle import SafeLifecycleNode, transition
 from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status, to_image
 from siam_tracker_ros.nodes.node_parameters import NodeParameters
@@ -51,6 +51,10 @@ from siam_tracker_ros.nodes.status import (
     status_values,
 )
 from siam_tracker_ros.nodes.worker import OpenModel, Worker, open_model
+
+HAND_OVER = 0.0001
+"""Seconds that the image thread sleeps after it left a frame: the worker gets the interpreter at
+once, not when the executor has done its bookkeeping."""
 
 SERVICE_TIMEOUT = 5.0
 """Seconds that a service waits for the worker."""
@@ -72,10 +76,9 @@ class TrackerNode(SafeLifecycleNode):
         self._status = Status()
         self._status_lock = threading.RLock()
         self._worker: Worker | None = None
-        self._images: ImageSubscription | None = None
+        self._images: ImageReader | None = None
         self._values: TrackerParameters = TrackerParameters()
         self._closing = False
-        self._image_lock = threading.Lock()
         self._number = 0
         self._image_size: tuple[int, int] | None = None
         self._info_size: tuple[int, int] | None = None
@@ -122,7 +125,7 @@ class TrackerNode(SafeLifecycleNode):
             worker.stop()
             raise
         self._worker = worker
-        # What is destroyed again has a callback group of its own, see ImageSubscription.
+        # What is destroyed again has a callback group of its own, see ImageReader.
         overridable = QoSOverridingOptions.with_default_policies()
         self._detections = self.create_lifecycle_publisher(
             Detection2D,
@@ -157,7 +160,7 @@ class TrackerNode(SafeLifecycleNode):
             topic += "/compressed"
         super().on_activate(state)
         self._worker.activate().result(SERVICE_TIMEOUT)
-        self._images = ImageSubscription(
+        self._images = ImageReader(
             self,
             CompressedImage if compressed else Image,
             topic,
@@ -210,13 +213,16 @@ class TrackerNode(SafeLifecycleNode):
     def close(self) -> None:
         """Stop the worker; for the end of the process, when nothing can be published any more."""
         self._closing = True
+        if self._images is not None:
+            self._images.close()
+            self._images = None
         if self._worker is not None and not self._worker.stop(timeout=5.0):
             print("tracker_node: the network did not come to an end within 5 s", file=sys.stderr)
         self._worker = None
 
     def _stop_images(self) -> None:
         if self._images is not None:
-            self._images.destroy()
+            self._images.close()
             self._images = None
             self.destroy_subscription(self._infos)
         if self._worker is not None:
@@ -249,18 +255,18 @@ class TrackerNode(SafeLifecycleNode):
             worker.bad_image(str(error))
             return
         header = message.header
-        with self._image_lock:
-            self._number += 1
-            frame = Frame(
-                number=self._number,
-                stamp=to_nanoseconds(header.stamp),
-                frame_id=header.frame_id,
-                header=header,
-                picture=picture,
-                received=received,
-            )
-            if worker.frame(frame):
-                self._statistics.frame_replaced()
+        self._number += 1
+        frame = Frame(
+            number=self._number,
+            stamp=to_nanoseconds(header.stamp),
+            frame_id=header.frame_id,
+            header=header,
+            picture=picture,
+            received=received,
+        )
+        if worker.frame(frame):
+            self._statistics.frame_replaced()
+        time.sleep(HAND_OVER)
         self._image_size = frame.size
         self._compare_sizes()
 

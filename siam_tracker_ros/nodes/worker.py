@@ -192,6 +192,8 @@ class Worker:
             )
             return
         self._follower.select(selection, newest)
+        # An image that was just initialised on is no longer left over: replacing it loses nothing.
+        self._mailbox.drop_frame(up_to=self._follower.done)
 
     def _do_follower(self, method: str, *arguments: Any) -> Any:
         if self._follower is None:
