@@ -16,6 +16,7 @@ from siam_tracker_ros.cli.demo_clip import DemoClip, choose_clip
 from siam_tracker_ros.cli.ros_processes import (
     Process,
     own_domain,
+    own_namespace,
     require_ros,
     transport_profile,
 )
@@ -76,11 +77,10 @@ def demo(
     )
     problems = shortcomings(recording, lockstep=mode == "lockstep")
     figures = {
-        **run_figures(recording),
+        **run_figures(recording, repeats),
         "mode": mode,
         "model": bundle.name,
         "model_fingerprint": bundle.fingerprint,
-        "first_frame_repeats": repeats,
         "problems": problems,
         "machine": describe_machine(),
     }
@@ -141,13 +141,14 @@ def run_graph(
         "lockstep": str(lockstep).lower(),
         "rate": str(float(rate)),
         "frames": str(frames),
+        "namespace": own_namespace(),
     }
     command = [ros2, "launch", "siam_tracker_ros", "demo.launch.py"]
     command += [f"{name}:={value}" for name, value in arguments.items()]
     with own_domain() as domain:
         environment = {"ROS_DOMAIN_ID": domain, **transport_profile()}
         with (
-            console.status(f"running in ROS domain {domain} ..."),
+            console.status(f"running in ROS domain {domain}, /{own_namespace()} ..."),
             Process(command, out / "launch.log", environment) as process,
         ):
             ended = _wait(process, folder)
@@ -217,6 +218,7 @@ def show(recording: Recording, figures: dict[str, Any]) -> None:
         ["frames published", number(counts.published, 0)],
         ["frames received", number(counts.received, 0) + again],
         ["frames processed", number(counts.processed, 0)],
+        ["did not reach the tracker", number(figures["frames"]["not_received"], 0)],
         ["lost in transport", number(counts.lost_in_transport, 0)],
         ["skipped, tracker busy", number(counts.skipped_busy, 0)],
         ["average overlap", _overlap(figures)],

@@ -21,6 +21,7 @@ from siam_tracker_ros.cli.demo import first_frame_repeats, model_argument
 from siam_tracker_ros.cli.ros_processes import (
     Process,
     own_domain,
+    own_namespace,
     require_ros,
     transport_profile,
 )
@@ -59,7 +60,7 @@ def measure_ros(
     frames = round(duration * rate)
     recording, repeats = run_graph(ros2, folder, parameters, frames, rate, duration)
     figures = {
-        **run_figures(recording),
+        **run_figures(recording, repeats),
         "model": bundle.name,
         "model_fingerprint": bundle.fingerprint,
         "picture": [WIDTH, HEIGHT],
@@ -67,7 +68,6 @@ def measure_ros(
         "duration_s": duration,
         "threads": threads,
         "reliability": "best_effort",
-        "first_frame_repeats": repeats,
         "machine": describe_machine(),
     }
     write_json(file, figures)
@@ -85,10 +85,11 @@ def run_graph(
     """Run publisher, tracker and recorder until the recorder ends."""
     target = folder / "recording"
     run = [ros2, "run", "siam_tracker_ros"]
-    remap = ["-r", "status:=tracker_node/status"]
-    recorder_command = [*run, "recorder_node", "--ros-args", *remap]
+    namespace = ["-r", f"__ns:=/{own_namespace()}"]
+    recorder_command = [*run, "recorder_node", "--ros-args", *namespace]
+    recorder_command += ["-r", "status:=tracker_node/status"]
     recorder_command += ["-p", f"out:={target.absolute()}", "-p", "quiet:=2.5"]
-    publisher_command = [*run, "video_publisher_node", "--ros-args"]
+    publisher_command = [*run, "video_publisher_node", "--ros-args", *namespace]
     for name, value in {
         "rate": float(rate),
         "frames": frames,
@@ -101,7 +102,7 @@ def run_graph(
     }.items():
         publisher_command += ["-p", f"{name}:={value}"]
     tracker_command = [ros2, "launch", "siam_tracker_ros", "tracker.launch.py"]
-    tracker_command.append(f"params_file:={parameters.absolute()}")
+    tracker_command += [f"params_file:={parameters.absolute()}", f"namespace:={own_namespace()}"]
     with own_domain() as domain:
         environment = {"ROS_DOMAIN_ID": domain, **transport_profile()}
 
@@ -149,6 +150,7 @@ def show(recording: Recording, figures: dict[str, Any]) -> None:
         ["frames published", text(counts.published)],
         ["received by the tracker", text(counts.received)],
         ["processed", text(counts.processed)],
+        ["did not reach the tracker", text(figures["frames"]["not_received"])],
         ["lost in transport", text(counts.lost_in_transport)],
         ["skipped, tracker busy", text(counts.skipped_busy)],
         ["image stamp to detection p50, ms", text(latency.get("p50"), 2)],

@@ -80,6 +80,11 @@ def own_domain() -> Iterator[str]:
     raise CommandError("all ROS domains are in use by other runs here: set ROS_DOMAIN_ID")
 
 
+def own_namespace() -> str:
+    """Return a namespace for the topics and nodes of this run alone, should a domain be shared."""
+    return f"siam_tracker_run_{os.getpid()}"
+
+
 class Process:
     """A process in a group of its own, its output in a file; ended, if need be, on leaving.
 

@@ -42,9 +42,19 @@ class Counts:
     skipped_busy: int | None
     refused: int | None
 
-    def to_json(self) -> dict[str, int | None]:
+    def not_received(self, repeats: int = 0) -> int | None:
+        """Return how many pictures never reached the tracker's callback, whatever the reason.
+
+        Lost in transport, or overwritten in the tracker's queue (keep last 1) while it was busy;
+        not every middleware tells which.
+        """
+        if self.published is None or self.received is None:
+            return None
+        return max(0, self.published + repeats - self.received)
+
+    def to_json(self, repeats: int = 0) -> dict[str, int | None]:
         """Return the counts, ready for JSON."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "not_received": self.not_received(repeats)}
 
 
 @dataclass(frozen=True)

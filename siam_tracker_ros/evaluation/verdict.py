@@ -17,12 +17,18 @@ LEAST_PROCESSED = 0.5
 """Share of the published frames that must be processed; a busy tracker skips the others."""
 
 
-def run_figures(recording: Recording) -> dict[str, Any]:
-    """Return all figures of a run, ready for JSON."""
+def run_figures(recording: Recording, repeats: int | None = None) -> dict[str, Any]:
+    """Return all figures of a run, ready for JSON.
+
+    Args:
+        recording: the run.
+        repeats: how often the first frame was sent again; None where nobody said.
+    """
     log = recording.log
     return {
         "clip": log.name,
-        "frames": recording.counts.to_json(),
+        "frames": recording.counts.to_json(repeats or 0),
+        "first_frame_repeats": repeats,
         "seconds": recording.seconds,
         **log.figures(),
         "node": recording.node,

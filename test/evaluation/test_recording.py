@@ -107,14 +107,15 @@ def test_a_good_run(tmp_path: Path):
     counts = recording.counts
     assert (counts.published, counts.received, counts.processed) == (10, 11, 10)
     assert (counts.lost_in_transport, counts.skipped_busy, counts.refused) == (0, 0, 0)
+    assert (counts.not_received(), counts.not_received(repeats=3)) == (0, 2)
     assert recording.seconds == pytest.approx(9 * 0.033)
     assert recording.node_number("overhead_ms_p50") == 0.91
     assert recording.node_number("step_ms_p50") is None
     assert shortcomings(recording, lockstep=True) == []
-    figures = json.loads(json.dumps(run_figures(recording)))
+    figures = json.loads(json.dumps(run_figures(recording, 2)))
     assert figures["average_overlap"] == 1 and figures["final_state"] == "TRACKING"
     assert figures["latency_ms"]["p50"] == pytest.approx(5.0)
-    assert figures["frames"]["published"] == 10
+    assert figures["frames"]["published"] == 10 and figures["frames"]["not_received"] == 1
 
 
 def test_skipped_frames_keep_their_numbers(tmp_path: Path):
