@@ -57,7 +57,8 @@ class SafeLifecycleNode(LifecycleNodeMixin, Node):
 
     def transition_failed(self, name: str, reason: str) -> None:
         """Say why a transition failed."""
-        self.get_logger().error(f"{name} failed: {reason}")
+        if self.context.ok():
+            self.get_logger().error(f"{name} failed: {reason}")
 
     def _guarded(self, change_state: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Refuse a second transition while one runs, and those that the state does not allow."""
@@ -72,9 +73,10 @@ class SafeLifecycleNode(LifecycleNodeMixin, Node):
                 return change_state(request, response)
             except Exception as error:  # rclpy raises for transitions that the state does not have
                 reason = str(error).split(", at /")[0] or type(error).__name__
-                self.get_logger().warning(
-                    f"transition {wanted} is refused in state {self.lifecycle_state}: {reason}"
-                )
+                if self.context.ok():
+                    self.get_logger().warning(
+                        f"transition {wanted} is refused in state {self.lifecycle_state}: {reason}"
+                    )
                 response.success = False
                 return response
             finally:

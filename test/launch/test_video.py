@@ -97,10 +97,39 @@ def test_in_lockstep_every_picture_is_followed_exactly_once(
     assert "60 frames published" in video.output
 
 
-def test_a_clip_in_real_time_compressed(idle: Any, start: Any, tmp_path: Path) -> None:
-    """A file with boxes beside it, as JPEG, at its own rate, with camera_info."""
-    from sensor_msgs.msg import CameraInfo
+def bad_compressed_images(remote: Any, tracker: Any) -> None:
+    """Truncated and foreign files are said; the next whole one is followed in."""
+    from sensor_msgs.msg import CompressedImage
 
+    publisher = remote.node.create_publisher(CompressedImage, "image/compressed", 5)
+    remote.wait(lambda: publisher.get_subscription_count() == 1)
+    pixels = SyntheticScene(320, 240).view(29).pixels
+    whole = cv2.imencode(".jpg", pixels)[1].tobytes()
+
+    def send(data: bytes) -> None:
+        header = remote.header(remote.node.get_clock().now().nanoseconds)
+        publisher.publish(CompressedImage(header=header, format="jpeg", data=data))
+        time.sleep(0.1)
+
+    try:
+        for data, words in (
+            (whole[: len(whole) // 2], "the JPEG image is truncated"),
+            (b"GIF89a, not what was promised", "neither JPEG nor PNG"),
+        ):
+            count = len(remote.detections)
+            remote.wait(lambda d=data, w=words: send(d) or w in tracker.output)
+            remote.wait_status(message=words)
+            assert len(remote.detections) == count
+        count = len(remote.detections)
+        remote.wait(lambda: send(whole) or len(remote.detections) > count)
+    finally:
+        remote.node.destroy_publisher(publisher)
+
+
+def test_a_clip_in_real_time_compressed(
+    idle: Any, tracker: Any, start: Any, tmp_path: Path
+) -> None:
+    """A file with boxes beside it, as JPEG, at its own rate."""
     scene = SyntheticScene(320, 240, frames=30, rate=20.0)
     writer = cv2.VideoWriter(
         str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (320, 240)
@@ -115,8 +144,6 @@ def test_a_clip_in_real_time_compressed(idle: Any, start: Any, tmp_path: Path) -
     assert idle.change("deactivate") and idle.change("cleanup")
     assert idle.set(image_transport="compressed") == (True, "")
     assert idle.change("configure") and idle.change("activate")
-    infos: list[Any] = []
-    listener = idle.node.create_subscription(CameraInfo, "camera_info", infos.append, 10)
     try:
         before = len(idle.detections)
         video = start(
@@ -125,23 +152,22 @@ def test_a_clip_in_real_time_compressed(idle: Any, start: Any, tmp_path: Path) -
                 f"source:={tmp_path / 'clip.avi'}",
                 "select_first:=true",
                 "image_transport:=compressed",
-                "horizontal_fov:=60.0",
             )
         )
         assert video.wait() == 0, video.output
         found = idle.detections[before:]
         assert "20 Hz, /image/compressed" in video.output and len(found) >= 15
         assert all(message.results for message in found)
-        assert infos and (infos[0].width, infos[0].height) == (320, 240)
-        assert infos[0].k[0] == pytest.approx(160 / np.tan(np.radians(30)))
+        bad_compressed_images(idle, tracker)
     finally:
-        idle.node.destroy_subscription(listener)
         assert idle.change("deactivate") and idle.change("cleanup")
         assert idle.set(image_transport="raw") == (True, "")
         assert idle.change("configure") and idle.change("activate")
 
 
 def test_the_camera_is_killed_and_started_again(idle: Any, tracker: Any, start: Any) -> None:
+    from sensor_msgs.msg import CameraInfo
+
     camera = node(
         "video_publisher_node", "scene.frames:=0", "scene.width:=320", "scene.height:=240"
     )
@@ -152,12 +178,18 @@ def test_the_camera_is_killed_and_started_again(idle: Any, tracker: Any, start: 
     first.process.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     count = len(idle.detections)
-    second = start(camera)
+    infos: list[Any] = []
+    listener = idle.node.create_subscription(CameraInfo, "camera_info", infos.append, 10)
+    second = start([*camera, "-p", "horizontal_fov:=60.0"])
     idle.wait(lambda: len(idle.detections) > count + 20)
     assert {message.id for message in idle.detections[count + 1 :]} == {id}
     stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in idle.detections[count:]]
     assert stamps == sorted(stamps)
     idle.wait(lambda: idle.detections[-1].results)
+    idle.wait(lambda: infos, "camera_info")
+    idle.node.destroy_subscription(listener)
+    assert (infos[0].width, infos[0].height) == (320, 240)
+    assert infos[0].k[0] == pytest.approx(160 / np.tan(np.radians(30)))
     assert second.stop() == 0, second.output
     assert tracker.process.poll() is None
 
