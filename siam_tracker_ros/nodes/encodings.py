@@ -215,6 +215,8 @@ def mean_of_tiles(picture: Picture, tiles: int = 12, side: int = 16) -> Rgb:
 
 
 def _converted(window: UInt8Array, code: int) -> UInt8Array:
+    if 1 in window.shape[:2]:
+        window = window.copy()  # OpenCV 4.5.4 refuses the strides of a window one pixel wide
     return np.asarray(cv2.cvtColor(window, code), dtype=np.uint8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 
 PACKAGE = "siam_tracker_ros"
 
@@ -141,30 +142,44 @@ def bring_up(node: LifecycleNode, on_failure: Callable[[str], Shutdown] | None =
     )
 
 
+ASK_AGAIN = 5.0
+"""Seconds without an answer of a transition after which the node is asked for its state."""
+
+
 def _bring_up(
     context: LaunchContext, node: LifecycleNode, on_failure: Callable[[str], Shutdown] | None
 ) -> None:
     """Run in a thread of its own; ends early when the launch does."""
     log = get_logger("bring_up")
     ros = get_ros_node(context)
-    client = ros.create_client(ChangeState, f"{node.node_name}/change_state")
+    change = ros.create_client(ChangeState, f"{node.node_name}/change_state")
+    state = ros.create_client(GetState, f"{node.node_name}/get_state")
     try:
-        for name, transition in (
-            ("configure", Transition.TRANSITION_CONFIGURE),
-            ("activate", Transition.TRANSITION_ACTIVATE),
+        for name, transition, start, goal in (
+            ("configure", Transition.TRANSITION_CONFIGURE, "unconfigured", "inactive"),
+            ("activate", Transition.TRANSITION_ACTIVATE, "inactive", "active"),
         ):
-            while not client.wait_for_service(timeout_sec=0.5):
-                if context.is_shutdown:
-                    return
-            answered = threading.Event()
             request = ChangeState.Request()
             request.transition.id = transition
-            future = client.call_async(request)
-            future.add_done_callback(lambda _, event=answered: event.set())
-            while not answered.wait(0.2):
+            done = None
+            while done is None:
+                answer = _ask(context, change, request)
                 if context.is_shutdown:
                     return
-            if not future.result().success:
+                # An answer may be lost while both sides still discover one another, or come late
+                # because the transition takes long: the state tells which.
+                while answer is None:
+                    now = _ask(context, state, GetState.Request())
+                    if context.is_shutdown:
+                        return
+                    label = "" if now is None else now.current_state.label
+                    if label in (start, goal):
+                        break
+                if answer is not None:
+                    done = bool(answer.success)
+                elif label == goal:
+                    done = True
+            if not done:
                 reason = f"{node.node_name}: {name} failed; its log and ~/status say why"
                 log.error(reason)
                 if on_failure is not None:
@@ -173,4 +188,21 @@ def _bring_up(
                 return
     finally:
         if not context.is_shutdown:
-            ros.destroy_client(client)
+            ros.destroy_client(change)
+            ros.destroy_client(state)
+
+
+def _ask(context: LaunchContext, client: Any, request: Any) -> Any:
+    """Return a service's answer; None if none comes in time or the launch ends."""
+    while not client.wait_for_service(timeout_sec=0.5):
+        if context.is_shutdown:
+            return None
+    answered = threading.Event()
+    future = client.call_async(request)
+    future.add_done_callback(lambda _: answered.set())
+    end = time.monotonic() + ASK_AGAIN
+    while not answered.wait(0.2):
+        if context.is_shutdown or time.monotonic() > end:
+            client.remove_pending_request(future)
+            return None
+    return future.result()

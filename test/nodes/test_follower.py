@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,15 @@ WIDTH, HEIGHT = 320, 240
 START = Box(100.0, 80.0, 30.0, 20.0)
 
 
-@dataclass
 class Recorded:
     """Outputs that remember."""
 
-    reports: list[Report] = field(default_factory=list)
-    pictures: list[tuple[int, bool]] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)
-    published: list[dict[str, Any]] = field(default_factory=list)
-    said: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.pictures: list[tuple[int, bool]] = []
+        self.values: dict[str, Any] = {}
+        self.published: list[dict[str, Any]] = []
+        self.said: list[tuple[str, str]] = []
 
     def detection(self, report: Report) -> None:
         self.reports.append(report)
