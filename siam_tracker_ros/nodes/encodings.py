@@ -215,8 +215,8 @@ def mean_of_tiles(picture: Picture, tiles: int = 12, side: int = 16) -> Rgb:
 
 
 def _converted(window: UInt8Array, code: int) -> UInt8Array:
-    if 1 in window.shape[:2]:
-        window = window.copy()  # OpenCV 4.5.4 refuses the strides of a window one pixel wide
+    if window.shape[:2] == (1, 1):  # OpenCV 4.5.4 refuses a single pixel of several channels
+        return _converted(np.concatenate([window, window], axis=1), code)[:, :1]
     return np.asarray(cv2.cvtColor(window, code), dtype=np.uint8)
 
 
