@@ -76,12 +76,21 @@ def read_boxes(path: Path) -> list[Box | None]:
     return boxes
 
 
+OTB_TRUTH = "groundtruth_rect.txt"
+
+
 def _boxes_beside(path: Path) -> list[Box | None]:
     """Return the boxes of NAME.txt beside NAME.mp4 or the folder NAME, or of groundtruth_rect.txt."""
-    inside = [path / "groundtruth_rect.txt", path.parent / "groundtruth_rect.txt"]
-    candidates = [path.with_suffix(".txt"), *(inside if path.is_dir() else [])]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    return read_boxes(found) if found is not None else []
+    beside = path.with_suffix(".txt")
+    if beside.is_file():
+        return read_boxes(beside)
+    inside = [path / OTB_TRUTH, path.parent / OTB_TRUTH] if path.is_dir() else []
+    found = next((candidate for candidate in inside if candidate.is_file()), None)
+    if found is None:
+        return []
+    # The OTB layout counts pixels from 1.
+    boxes = read_boxes(found)
+    return [box and Box(box.cx - 1, box.cy - 1, box.w, box.h) for box in boxes]
 
 
 def _view(index: int, pixels: UInt8Array, boxes: list[Box | None]) -> View:

@@ -36,7 +36,7 @@ def test_the_otb_layout(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "seq" / "img" / "0001.jpg"), np.zeros((8, 10, 3), np.uint8))
     (tmp_path / "seq" / "groundtruth_rect.txt").write_text("1\t2\t3\t4\n")
     (view,) = open_source(str(tmp_path / "seq")).views()
-    assert view.box == Box.from_xywh(1, 2, 3, 4)
+    assert view.box == Box.from_xywh(0, 1, 3, 4)  # OTB counts from 1
 
 
 def test_a_video_file(tmp_path: Path) -> None:
