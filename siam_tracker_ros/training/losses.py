@@ -72,14 +72,30 @@ def dense_box(
     return tuple((value * weight).sum() / total for value in (centre, size, 1 - giou))  # type: ignore[return-value]
 
 
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Overlap in [0, 1] of boxes (cx, cy, w, h) along dimension 1: ``[B,4,...]`` -> ``[B,...]``."""
+    return _overlap(a, b)[0]
+
+
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     """GIoU in (-1, 1] of boxes (cx, cy, w, h) along dimension 1: ``[B,4,...]`` -> ``[B,...]``."""
-    a1, a2 = a[:, :2] - a[:, 2:] / 2, a[:, :2] + a[:, 2:] / 2
-    b1, b2 = b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2
+    overlap, union = _overlap(a, b)
+    a1, a2, b1, b2 = _corners(a, b)
+    hull = (torch.maximum(a2, b2) - torch.minimum(a1, b1)).prod(1).clamp(min=1e-6)
+    return overlap - (hull - union) / hull
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection over union, and the union."""
+    a1, a2, b1, b2 = _corners(a, b)
     inter = (torch.minimum(a2, b2) - torch.maximum(a1, b1)).clamp(min=0).prod(1)
     union = a[:, 2:].prod(1) + b[:, 2:].prod(1) - inter
-    hull = (torch.maximum(a2, b2) - torch.minimum(a1, b1)).prod(1).clamp(min=1e-6)
-    return inter / union.clamp(min=1e-6) - (hull - union) / hull
+    return inter / union.clamp(min=1e-6), union
+
+
+def _corners(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (ac, aw), (bc, bw) = ((box[:, :2], box[:, 2:] / 2) for box in (a, b))
+    return ac - aw, ac + aw, bc - bw, bc + bw
 
 
 def _roll(maps: Tensor, shift: Tensor) -> Tensor:
@@ -129,4 +145,5 @@ __all__ = [
     "center_offset_size",
     "dense_box",
     "generalised_iou",
+    "iou",
 ]

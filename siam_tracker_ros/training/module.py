@@ -107,7 +107,7 @@ class SiamSTMModule(lightning.LightningModule):
         total, _, picked = self.losses(batch)
         boxes = batch["boxes"].transpose(0, 1).flatten(0, 1).float()
         visible = batch["visible"].transpose(0, 1).flatten(0, 1) > 0
-        overlap = _iou(picked, boxes)[visible]
+        overlap = losses.iou(picked, boxes)[visible]
         size = int(visible.sum())
         self.log("val/loss", total, batch_size=len(boxes))
         self.log("val/iou", overlap.mean(), prog_bar=True, batch_size=size)
@@ -171,10 +171,3 @@ def siam_stm_rate(epoch: int, epochs: int = 20) -> float:
 def _planes(images: Tensor) -> Tensor:
     """``uint8 [B,n,n,3]`` -> ``float32 [B,3,n,n]`` (channels last in memory, without a copy of the order)."""
     return images.float().permute(0, 3, 1, 2)
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    a1, a2 = a[:, :2] - a[:, 2:] / 2, a[:, :2] + a[:, 2:] / 2
-    b1, b2 = b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2
-    inter = (torch.minimum(a2, b2) - torch.maximum(a1, b1)).clamp(min=0).prod(1)
-    return inter / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - inter)

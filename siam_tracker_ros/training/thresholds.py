@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from siam_tracker_ros.networks.siam_stm import SiamSTM
-from siam_tracker_ros.training.losses import generalised_iou
+from siam_tracker_ros.training.losses import iou
 from siam_tracker_ros.training.triplets import Triplet
 
 FloatArray = npt.NDArray[np.floating]
@@ -46,8 +46,7 @@ def score_samples(network: SiamSTM, samples: Iterable[Triplet]) -> tuple[FloatAr
             score, cell = heat.max(1)
             boxes = network.boxes(maps).flatten(2)
             picked = boxes.gather(2, cell[:, None, None].expand(-1, 4, 1))[:, :, 0]
-            # Of boxes that overlap by half, GIoU and IoU differ by the hull's spare area only.
-            overlap = generalised_iou(picked, torch.from_numpy(sample.boxes))
+            overlap = iou(picked, torch.from_numpy(sample.boxes))
             for i in range(2):
                 if not sample.visible[i]:
                     absent.append(float(score[i]))
