@@ -29,6 +29,19 @@ class TripletDataset(Dataset[dict[str, Tensor]]):
         }
 
 
+class SameEveryTime(Sampler[int]):
+    """Indices ``0 ... size - 1`` in every epoch: validation compares like with like."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.size))
+
+
 class EpochSampler(Sampler[int]):
     """Indices ``epoch * size ... (epoch + 1) * size - 1``: no sample is made twice in a run.
 
@@ -51,13 +64,13 @@ class EpochSampler(Sampler[int]):
 
 
 def make_loader(
-    source: TripletSource, size: int, batch: int, workers: int
+    source: TripletSource, sampler: Sampler[int], batch: int, workers: int
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of ``batch`` triplets; ``size`` samples an epoch."""
+    """Batches of ``batch`` triplets of the indices that ``sampler`` names."""
     return DataLoader(
         TripletDataset(source),
         batch_size=batch,
-        sampler=EpochSampler(size),
+        sampler=sampler,
         num_workers=workers,
         worker_init_fn=_quiet_worker,
         persistent_workers=workers > 0,

@@ -32,7 +32,7 @@ from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, sa
 from siam_tracker_ros.networks.config import ConfigError
 from siam_tracker_ros.networks.grid import STRIDE
 from siam_tracker_ros.training.config import TrainConfig
-from siam_tracker_ros.training.loader import make_loader
+from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_loader
 from siam_tracker_ros.training.module import SiamSTMModule
 from siam_tracker_ros.training.pictures import SamplePictures
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
@@ -82,8 +82,8 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
         for holdout in (False, True)
     ]
     loaders = [
-        make_loader(sources[0], run.samples_per_epoch, run.batch, run.workers),
-        make_loader(sources[1], run.validation_samples, run.batch, 0),
+        make_loader(sources[0], EpochSampler(run.samples_per_epoch), run.batch, run.workers),
+        make_loader(sources[1], SameEveryTime(run.validation_samples), run.batch, 0),
     ]
     last = out / "checkpoints" / "last.ckpt"
     callbacks: list[Callback] = [

@@ -16,7 +16,7 @@ from siam_tracker_ros.training.config import (
     DataConfig,
     SamplingConfig,
 )
-from siam_tracker_ros.training.loader import EpochSampler
+from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime
 from siam_tracker_ros.training.tar_sets import DataError, read_tar_set
 from siam_tracker_ros.training.triplets import TripletSource, split_sets
 
@@ -130,3 +130,9 @@ def test_unusable_boxes_are_counted(tmp_path, make_set):
     image_set = read_tar_set(path)
     assert len(image_set.stills) == 1
     assert image_set.skipped == {"smaller than 10 px or 400 px^2": 1, "covers the picture": 1}
+
+
+def test_validation_has_the_same_indices_every_time():
+    sampler = SameEveryTime(4)
+    assert list(sampler) == list(sampler) == [0, 1, 2, 3]
+    assert not hasattr(sampler, "set_epoch")  # what the training loop would call
