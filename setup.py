@@ -51,7 +51,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     maintainer="siam_tracker_ros maintainers",
-    maintainer_email="maintainers@users.noreply.b-seed-915ac332.example",
+    maintainer_email="maintainers@siam-tracker-ros.example",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
