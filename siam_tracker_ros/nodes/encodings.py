@@ -6,6 +6,7 @@ converted, so a 4K frame costs what its crop costs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import cv2
@@ -15,7 +16,7 @@ from siam_tracker_ros.geometry import Picture, Rgb, mean_colour
 from siam_tracker_ros.geometry.pictures import UInt8Array
 
 
-class Plane:
+class Plane(ABC):
     """Base of all: rows of bytes, ``step`` apart.
 
     Args:
@@ -40,9 +41,9 @@ class Plane:
         """Number of rows."""
         return self._height
 
+    @abstractmethod
     def rgb_region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
         """Return ``uint8 [y1-y0, x1-x0, 3]`` RGB of columns x0..x1-1, rows y0..y1-1."""
-        raise NotImplementedError
 
     def mean_rgb(self) -> Rgb:
         """Return the mean colour of tiles spread evenly over the picture."""

@@ -30,8 +30,8 @@ from torch import Tensor
 from siam_tracker_ros.evaluation.data_root import data_root
 from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, save_network
 from siam_tracker_ros.networks.config import ConfigError
-from siam_tracker_ros.networks.grid import STRIDE
-from siam_tracker_ros.training.config import TrainConfig
+from siam_tracker_ros.networks.grid import STRIDE, Grid
+from siam_tracker_ros.training.config import SamplingConfig, TrainConfig
 from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_loader
 from siam_tracker_ros.training.module import SiamSTMModule
 from siam_tracker_ros.training.pictures import SamplePictures
@@ -63,23 +63,19 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     torch.set_float32_matmul_precision("high")
     sets = read_sets(config)
     manifest = data_manifest(config, sets)
+    for folder in config.data.cutouts:
+        if not Path(folder).is_dir():
+            warnings.warn(f"data.cutouts: {folder} is no folder; training without it", stacklevel=2)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     (out / "config.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False))
     run = config.run
     steps = run.epochs * (run.samples_per_epoch // run.batch)
     module = SiamSTMModule(config, backbone_weights(config), steps)
-    response = module.network.grid.cells * STRIDE / 2
+    grid = module.network.grid
+    training, held = (split_sets(sets, config.data, holdout) for holdout in (False, True))
     sources = [
-        TripletSource(
-            split_sets(sets, config.data, holdout),
-            config.network.crop,
-            response,
-            config.data,
-            config.sampling,
-            config.augmentation,
-            VALIDATION_SEED if holdout else run.seed,
-        )
-        for holdout in (False, True)
+        _source(config, grid, training, config.sampling, run.seed),
+        _source(config, grid, held, config.sampling, VALIDATION_SEED),
     ]
     loaders = [
         make_loader(sources[0], EpochSampler(run.samples_per_epoch), run.batch, run.workers),
@@ -138,19 +134,11 @@ def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> Non
     """
     network, made = load_network(path), read_metadata(path)
     held = split_sets(sets, config.data, True)
-    samples = config.run.threshold_samples
 
     def scores(**chances: float) -> tuple[FloatArray, FloatArray]:
-        source = TripletSource(
-            held,
-            config.network.crop,
-            network.grid.cells * STRIDE / 2,
-            config.data,
-            dataclasses.replace(config.sampling, **chances),
-            config.augmentation,
-            THRESHOLD_SEED,
-        )
-        return score_samples(network, (source(i) for i in range(samples)))
+        sampling = dataclasses.replace(config.sampling, **chances)
+        source = _source(config, network.grid, held, sampling, THRESHOLD_SEED)
+        return score_samples(network, (source(i) for i in range(config.run.threshold_samples)))
 
     mixed_right, absent = scores(absent=0.6, negative=0.2)
     videos = any(s.tracks for s in held)
@@ -163,6 +151,21 @@ def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> Non
         warnings.warn(f"no thresholds measured, the bundle's defaults hold: {error}", stacklevel=2)
         return
     save_network(path, network, {**made, "presence": chosen})
+
+
+def _source(
+    config: TrainConfig, grid: Grid, sets: list[ImageSet], sampling: SamplingConfig, seed: int
+) -> TripletSource:
+    """Samples of ``sets`` whose targets lie inside the response grid."""
+    return TripletSource(
+        sets,
+        config.network.crop,
+        grid.cells * STRIDE / 2,
+        config.data,
+        sampling,
+        config.augmentation,
+        seed,
+    )
 
 
 def read_sets(config: TrainConfig) -> list[ImageSet]:

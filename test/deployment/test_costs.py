@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+import yaml
 
 from siam_tracker_ros.deployment.costs import measure_costs
-from siam_tracker_ros.geometry import CropSpec
 from siam_tracker_ros.networks.config import (
     BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    MatchingConfig,
-    NeckConfig,
     NetworkConfig,
 )
 from siam_tracker_ros.networks.siam_stm import SiamSTM
 
-PAPER = NetworkConfig(
-    crop=CropSpec(127, 255),
-    backbone=BackboneConfig("atrous_resnet50"),
-    neck=NeckConfig("adjust", 256),
-    matching=MatchingConfig(kernel=7, hidden=64, separable=False, pixel=False),
-    head=HeadConfig(256, 3, False),
-    decoder=DecoderConfig(size="linear"),
-)
+SHIPPED = Path(__file__).parents[2] / "config" / "training" / "siam_stm_resnet50.yaml"
+PAPER = NetworkConfig.from_dict(yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["network"])
 
 # part: parameters M, GMAC a frame. Matching is the correlation (.0078) and SVC (.690 M, .578).
 TABLE = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from onnx import helper
 
 from siam_tracker_ros.deployment.graphs import (
@@ -18,26 +20,18 @@ from siam_tracker_ros.deployment.graphs import (
     export_graphs,
     search_inputs,
 )
-from siam_tracker_ros.geometry import CropSpec
 from siam_tracker_ros.networks.config import (
     BackboneConfig,
     DecoderConfig,
     HeadConfig,
     MatchingConfig,
-    NeckConfig,
     NetworkConfig,
     TemporalConfig,
 )
 from siam_tracker_ros.networks.siam_stm import SearchGraph, TemplateGraph
 
-PAPER = NetworkConfig(
-    crop=CropSpec(127, 255),
-    backbone=BackboneConfig("atrous_resnet50"),
-    neck=NeckConfig("adjust", 256),
-    matching=MatchingConfig(kernel=7, hidden=64, separable=False, pixel=False),
-    head=HeadConfig(256, 3, False),
-    decoder=DecoderConfig(size="linear"),
-)
+SHIPPED = Path(__file__).parents[2] / "config" / "training" / "siam_stm_resnet50.yaml"
+PAPER = NetworkConfig.from_dict(yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["network"])
 
 
 def run(graph, inputs):

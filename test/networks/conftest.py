@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from siam_tracker_ros.geometry import CropSpec
 from siam_tracker_ros.networks.config import (
-    BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    MatchingConfig,
-    NeckConfig,
     NetworkConfig,
 )
 from siam_tracker_ros.networks.siam_stm import SiamSTM
+
+SHIPPED = Path(__file__).parents[2] / "config" / "training" / "siam_stm_resnet50.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +29,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def paper_config() -> NetworkConfig:
-    return NetworkConfig(
-        crop=CropSpec(127, 255),
-        backbone=BackboneConfig("atrous_resnet50"),
-        neck=NeckConfig("adjust", 256),
-        matching=MatchingConfig(kernel=7, hidden=64, separable=False, pixel=False),
-        head=HeadConfig(256, 3, False),
-        decoder=DecoderConfig(size="linear"),
-    )
+    """The network of the configuration that ships as the paper's."""
+    return NetworkConfig.from_dict(yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["network"])
 
 
 def lively(network: SiamSTM) -> SiamSTM:

@@ -89,3 +89,12 @@ def test_missing_data_is_named_before_anything_is_trained(data_folder):
             data_folder / "run",
             progress=False,
         )
+
+
+def test_a_missing_folder_of_cutouts_is_said(data_folder):
+    with pytest.warns(UserWarning, match=r"data.cutouts: /nowhere is no folder"):
+        train(
+            small(data_folder, **{"data.cutouts": "[/nowhere]"}),
+            data_folder / "run",
+            progress=False,
+        )
