@@ -1,4 +1,4 @@
-"""Samples to batches: PyTorch's data loader over :class:`TripletSource`, deterministic and resumable."""
+"""Samples to batches: PyTorch's data loader over :class:`SampleSource`, deterministic and resumable."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from siam_tracker_ros.training.triplets import TripletSource
+from siam_tracker_ros.training.samples import SampleSource
 
 
-class TripletDataset(Dataset[dict[str, Tensor]]):
+class SampleDataset(Dataset[dict[str, Tensor]]):
     """Samples of a source by index."""
 
-    def __init__(self, source: TripletSource) -> None:
+    def __init__(self, source: SampleSource) -> None:
         self.source = source
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return sample ``index`` as tensors."""
         sample = self.source(index)
-        return {
-            "template": torch.from_numpy(sample.template),
-            "searches": torch.from_numpy(sample.searches),
-            "boxes": torch.from_numpy(sample.boxes),
-            "visible": torch.from_numpy(sample.visible),
-        }
+        return {name: torch.from_numpy(values) for name, values in sample._asdict().items()}
 
 
 class SameEveryTime(Sampler[int]):
@@ -64,11 +59,11 @@ class EpochSampler(Sampler[int]):
 
 
 def make_loader(
-    source: TripletSource, sampler: Sampler[int], batch: int, workers: int
+    source: SampleSource, sampler: Sampler[int], batch: int, workers: int
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of ``batch`` triplets of the indices that ``sampler`` names."""
+    """Batches of ``batch`` samples of the indices that ``sampler`` names."""
     return DataLoader(
-        TripletDataset(source),
+        SampleDataset(source),
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,

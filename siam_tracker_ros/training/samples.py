@@ -34,6 +34,9 @@ UInt8Array = npt.NDArray[np.uint8]
 GRID_MARGIN = 4.0
 """Targets are kept at least half a cell inside the response grid, crop px."""
 
+MAX_RELATED = 8
+"""Boxes of ``Sample.related`` in a search."""
+
 
 class View(NamedTuple):
     """An object in a picture: RGB array and box (image px)."""
@@ -50,24 +53,45 @@ class Cutout:
     alpha: UInt8Array
 
 
-class Triplet(NamedTuple):
-    """One training sample.
+class SampleShape(NamedTuple):
+    """How many crops of one object a sample has: template (memory) crops and searches."""
+
+    templates: int
+    searches: int
+
+
+TRIPLET = SampleShape(templates=1, searches=2)
+"""The template and the two searches that SiamSTM is trained on."""
+
+
+class Sample(NamedTuple):
+    """One training sample of M template (memory) crops and S searches; K is :data:`MAX_RELATED`.
+
+    Boxes are (cx, cy, w, h), crop px of their crop.
 
     Attributes:
-        template: ``uint8 [nz,nz,3]`` RGB.
-        searches: ``uint8 [2,nx,nx,3]`` RGB.
-        boxes: ``float32 [2,4]`` (cx, cy, w, h), crop px of each search.
-        visible: ``float32 [2]``, 1 where the target is to be seen.
+        template: ``uint8 [M,nz,nz,3]`` RGB.
+        template_boxes: ``float32 [M,4]``.
+        searches: ``uint8 [S,nx,nx,3]`` RGB.
+        boxes: ``float32 [S,4]``: the object that the crop was cut around: the target, or another
+            one in its place (negative and same-category samples).
+        visible: ``float32 [S]``, 1 where the target itself is to be seen.
+        related: ``float32 [S,K,4]``: the annotated objects of the target's category, itself
+            included where visible; zeros where there are no more.
+        related_mask: ``float32 [S,K]``, 1 for a box of ``related``.
     """
 
     template: UInt8Array
+    template_boxes: npt.NDArray[np.float32]
     searches: UInt8Array
     boxes: npt.NDArray[np.float32]
     visible: npt.NDArray[np.float32]
+    related: npt.NDArray[np.float32]
+    related_mask: npt.NDArray[np.float32]
 
 
-class TripletSource:
-    """Makes triplets from image sets.
+class SampleSource:
+    """Makes samples from image sets.
 
     Args:
         sets: what to draw from, already split (see :func:`split_sets`).
@@ -75,6 +99,7 @@ class TripletSource:
         response: half the width of the response grid in crop px: targets stay inside.
         data, sampling, augmentation: the run's configuration.
         seed: of the whole run.
+        shape: crops of a sample.
     """
 
     def __init__(
@@ -86,7 +111,9 @@ class TripletSource:
         sampling: SamplingConfig,
         augmentation: AugmentationConfig,
         seed: int,
+        shape: SampleShape = TRIPLET,
     ) -> None:
+        self.shape = shape
         self.crop, self.response = crop, response
         self.sampling, self.augmentation, self.seed = sampling, augmentation, seed
         self.load = ImageCache(data.cache_gib * 2**30)
@@ -115,41 +142,49 @@ class TripletSource:
         self.kinds = list(weights)
         self.kind_weights = np.array([weights[k] for k in self.kinds]) / sum(weights.values())
 
-    def __call__(self, index: int) -> Triplet:
+    def __call__(self, index: int) -> Sample:
         """Return sample ``index``."""
         rng = np.random.default_rng((self.seed, index))
         sampling = self.sampling
         kind = self.kinds[int(rng.choice(len(self.kinds), p=self.kind_weights))]
         views = self._views(rng, kind)
+        memory, shown = views[: self.shape.templates], views[self.shape.templates :]
         negative = rng.random() < sampling.negative
         if negative:
-            views = [views[0], *self._views(rng, kind)[1:]]
-        flip = rng.random() < self.augmentation.flip
-        if flip:
-            views = [_mirrored(v) for v in views]
-        absent = -1 if negative or rng.random() >= sampling.absent else int(rng.integers(2))
+            shown = self._views(rng, kind)[self.shape.templates :]
+        if rng.random() < self.augmentation.flip:
+            memory, shown = [_mirrored(v) for v in memory], [_mirrored(v) for v in shown]
+        absent = rng.random() < sampling.absent and not negative
+        covered = int(rng.integers(len(shown))) if absent else -1
         rotate = kind != "video"
         searches, boxes, visible = [], [], []
-        for position, view in enumerate(views[1:]):
+        for position, view in enumerate(shown):
             canvas, box = self._search(rng, view, rotate)
-            shown = not negative
+            seen = not negative
             if rng.random() < sampling.distractor:
                 self._paste_distractor(rng, canvas, box)
-            if position == absent:
+            if position == covered:
                 self._paste_cover(rng, canvas, box)
-                shown = False
+                seen = False
             elif rng.random() < sampling.occluder:
                 self._paste_occluder(rng, canvas, box)
             searches.append(canvas)
             boxes.append(tuple(box))
-            visible.append(float(shown))
-        template = self._template(rng, views[0])
-        template, searches = self._look(rng, template, searches)
-        return Triplet(
-            template,
+            visible.append(float(seen))
+        cut = [self._template(rng, view) for view in memory]
+        templates, searches = self._look(rng, [crop for crop, _ in cut], searches)
+        related = np.zeros((len(boxes), MAX_RELATED, 4), np.float32)
+        mask = np.zeros((len(boxes), MAX_RELATED), np.float32)
+        mask[:, 0] = visible
+        related[:, 0] = np.array(boxes) * mask[:, :1]
+        return Sample(
+            np.stack(templates),
+            np.array([tuple(box) for _, box in cut], dtype=np.float32),
             np.stack(searches),
             np.array(boxes, dtype=np.float32),
             np.array(visible, dtype=np.float32),
+            related,
+            mask,
         )
 
     # -- what is seen ---------------------------------------------------------------------------
@@ -159,7 +194,7 @@ class TripletSource:
             return self._video(rng)
         if kind == "still":
             view = self._still(rng)
-            return [view, view, view]
+            return [view] * sum(self.shape)
         return self._synthetic(rng)
 
     def _video(self, rng: np.random.Generator) -> list[View]:
@@ -169,7 +204,7 @@ class TripletSource:
         near = [t for t in track if abs(t.frame - anchor.frame) <= self.sampling.max_gap]
         # A track sampled more thinly than max_gap still has its neighbours.
         near = near if len(near) > 1 else track
-        chosen = [anchor, *(near[int(rng.integers(len(near)))] for _ in range(2))]
+        chosen = [anchor, *(near[int(rng.integers(len(near)))] for _ in range(sum(self.shape) - 1))]
         return [View(self.load(t.image), t.box) for t in chosen]
 
     def _still(self, rng: np.random.Generator) -> View:
@@ -178,14 +213,14 @@ class TripletSource:
         return View(self.load(target.image), target.box)
 
     def _synthetic(self, rng: np.random.Generator) -> list[View]:
-        """Three frames of a clip: a cut-out moves, grows and turns before a moving background."""
+        """Frames of a clip: a cut-out moves, grows and turns before a moving background."""
         cutout = self._cutout(rng)
         look_alike = self._cutout(rng) if rng.random() < 0.4 else None
         background = self.load(self.images[int(rng.integers(len(self.images)))])
         size = rng.uniform(40, 150)
         angle = 0.0
         views = []
-        for frame in range(3):
+        for frame in range(sum(self.shape)):
             if frame and rng.random() < 0.3:
                 background = self.load(self.images[int(rng.integers(len(self.images)))])
             image = np.array(background)
@@ -247,13 +282,14 @@ class TripletSource:
 
     # -- where it is cut ------------------------------------------------------------------------
 
-    def _template(self, rng: np.random.Generator, view: View) -> UInt8Array:
+    def _template(self, rng: np.random.Generator, view: View) -> tuple[UInt8Array, Box]:
+        """Template crop with jitter, and the box in it (crop px)."""
         picture = ArrayPicture(view.image)
         side = context_side(view.box.w, view.box.h, self.crop.context)
         reach = self.augmentation.template_shift * side / self.crop.template
         dx, dy = rng.uniform(-reach, reach, 2)
         crop = Crop(view.box.cx + dx, view.box.cy + dy, side, self.crop.template)
-        return extract_crop(picture, crop, picture.mean_rgb())
+        return extract_crop(picture, crop, picture.mean_rgb()), crop.box_to_crop(view.box)
 
     def _search(self, rng: np.random.Generator, view: View, rotate: bool) -> tuple[UInt8Array, Box]:
         """Search crop with jitter, and the box in it (crop px)."""
@@ -326,18 +362,19 @@ class TripletSource:
         augment.paste(rng, canvas, patch, box.scaled(rng.uniform(1.1, 1.5)), outline)
 
     def _look(
-        self, rng: np.random.Generator, template: UInt8Array, searches: list[UInt8Array]
-    ) -> tuple[UInt8Array, list[UInt8Array]]:
+        self, rng: np.random.Generator, templates: list[UInt8Array], searches: list[UInt8Array]
+    ) -> tuple[list[UInt8Array], list[UInt8Array]]:
         config = self.augmentation
         if rng.random() < config.low_resolution:
             factor = rng.uniform(1.3, 4.0)
-            template = augment.low_resolution(template, factor)
+            templates = [augment.low_resolution(t, factor) for t in templates]
             searches = [augment.low_resolution(s, factor * rng.uniform(0.8, 1.2)) for s in searches]
-        template = augment.photometric(rng, template, 0.4 * config.photometric)
+        templates = [augment.photometric(rng, t, 0.4 * config.photometric) for t in templates]
         searches = [augment.photometric(rng, s, config.photometric) for s in searches]
         if rng.random() < config.gray:
-            template, searches = augment.to_gray(template), [augment.to_gray(s) for s in searches]
-        return template, searches
+            templates = [augment.to_gray(t) for t in templates]
+            searches = [augment.to_gray(s) for s in searches]
+        return templates, searches
 
 
 def _pick(rng: np.random.Generator, pools: Sequence[tuple[list, float]]) -> list:  # type: ignore[type-arg]

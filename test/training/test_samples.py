@@ -17,8 +17,8 @@ from siam_tracker_ros.training.config import (
     SamplingConfig,
 )
 from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime
+from siam_tracker_ros.training.samples import SampleSource, split_sets
 from siam_tracker_ros.training.tar_sets import DataError, read_tar_set
-from siam_tracker_ros.training.triplets import TripletSource, split_sets
 
 PLAIN = {
     "negative": 0.0,
@@ -40,7 +40,7 @@ def image_set(tmp_path, make_set):
 
 
 def source(image_set, sampling, augmentation=STILL, seed=1):
-    return TripletSource(
+    return SampleSource(
         [image_set],
         CropSpec(129, 257),
         100.0,
