@@ -114,7 +114,7 @@ def parse_bundle(data: Any, where: Path) -> Bundle:
     read.fields(top, "", TRACKER_FIELDS, OPTIONAL_FIELDS)
 
     crop_data = read.mapping(top["crop"], "crop")
-    read.fields(crop_data, "crop", ("template", "search", "context", "padding"))
+    read.fields(crop_data, "crop", ("template", "search", "context", "padding"), ("rule",))
     if crop_data["padding"] != PADDING:
         raise read.error("crop.padding", f"must be {PADDING}, got {crop_data['padding']!r}")
     try:
@@ -122,6 +122,7 @@ def parse_bundle(data: Any, where: Path) -> Bundle:
             template=read.integer(crop_data["template"], "crop.template", 1, 1 << 20),
             search=read.integer(crop_data["search"], "crop.search", 1, 1 << 20),
             context=read.number(crop_data["context"], "crop.context"),
+            rule=crop_data.get("rule", "context"),
         )
     except BundleError:
         raise
@@ -178,6 +179,7 @@ def bundle_data(bundle: Bundle) -> dict[str, Any]:
             "template": bundle.crop.template,
             "search": bundle.crop.search,
             "context": bundle.crop.context,
+            **({} if bundle.crop.rule == "context" else {"rule": bundle.crop.rule}),
             "padding": PADDING,
         },
         "graphs": {
@@ -424,6 +426,8 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
                 expect(tensor, field, "uint8", picture[name])
             elif tensor.name == "memory" and name == "search":
                 expect(tensor, field, "uint8", picture["search"])
+            elif tensor.name == "memory_size" and name == "search" and graph.input("memory"):
+                expect(tensor, field, "float32", (2,))
             elif tensor.name in scalars and (name == "search" or tensor.name == "previous_size"):
                 expect(tensor, field, "float32", scalars[tensor.name])
             elif tensor.name.startswith("tuning."):

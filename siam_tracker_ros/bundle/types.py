@@ -7,7 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from siam_tracker_ros.geometry import Box, CropSpec
 
@@ -27,8 +30,11 @@ ONNX knows every value of a graph by one name: what is read and what is written 
 PRESENCE_FEATURES = ("score", "runner_up_ratio", "size_change")
 """The features a presence model may use; ``tracking/presence.py`` computes them."""
 
-HOST_TUNING = ("window", "penalty", "size_rate")
-"""Tuning values that every bundle may carry, whether or not a graph reads them."""
+HOST_TUNING = ("window", "penalty", "size_rate", "size_by_score")
+"""Tuning values that every bundle may carry, whether or not a graph reads them.
+
+``size_by_score``: how much the score slows the size down, 1 (default) as in SiamRPN, 0 not at all.
+"""
 
 
 class BundleError(ValueError):
@@ -140,6 +146,17 @@ class Bundle:
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{self.path / file}: changed since the bundle was loaded")
         return data
+
+
+class Memory(NamedTuple):
+    """The last frame that was believed, for networks that read it.
+
+    ``crop``: ``uint8 [n,n,3]`` RGB, C-contiguous, cut like a search crop around the box found there.
+    ``size``: (w, h) of that box in pixels of the crop; it is in the crop's middle.
+    """
+
+    crop: npt.NDArray[np.uint8]
+    size: tuple[float, float]
 
 
 @dataclass(frozen=True)

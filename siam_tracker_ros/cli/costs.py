@@ -19,15 +19,15 @@ def costs(
 ) -> None:
     """Count what a network computes: once a track for the template, and for every frame."""
     from siam_tracker_ros.deployment.costs import measure_costs
+    from siam_tracker_ros.networks.build import make_network
     from siam_tracker_ros.networks.checkpoint import CheckpointError, read_config
     from siam_tracker_ros.networks.config import ConfigError
-    from siam_tracker_ros.networks.siam_stm import SiamSTM
     from siam_tracker_ros.training.config import load_config
 
     if (config is None) == (checkpoint is None):
         raise CommandError("give either --config or --checkpoint")
     try:
-        network = SiamSTM(
+        network = make_network(
             read_config(checkpoint) if checkpoint is not None else load_config(config).network
         )
     except (CheckpointError, ConfigError) as error:

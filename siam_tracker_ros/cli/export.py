@@ -13,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from siam_tracker_ros.deployment.model_card import ModelCard
     from siam_tracker_ros.evaluation.sequences import Sequence
-    from siam_tracker_ros.networks.siam_stm import SiamSTM
+    from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
 
 def export(
@@ -108,7 +108,7 @@ def export(
         raise typer.Exit(1)
 
 
-def _trained(checkpoint: Path, card: Path | None) -> tuple[SiamSTM, dict[str, Any], ModelCard]:
+def _trained(checkpoint: Path, card: Path | None) -> tuple[TrackerNetwork, dict[str, Any], ModelCard]:
     from siam_tracker_ros.deployment.run_folder import read_card, read_provenance
     from siam_tracker_ros.networks.checkpoint import load_network
 
@@ -117,15 +117,15 @@ def _trained(checkpoint: Path, card: Path | None) -> tuple[SiamSTM, dict[str, An
 
 def _untrained(
     config: Path | None, override: list[str], card: Path | None
-) -> tuple[SiamSTM, dict[str, Any], ModelCard]:
+) -> tuple[TrackerNetwork, dict[str, Any], ModelCard]:
     from dataclasses import asdict
 
     import torch
 
     from siam_tracker_ros.deployment.model_card import ModelCard
     from siam_tracker_ros.deployment.run_folder import pretrained_data, read_yaml
+    from siam_tracker_ros.networks.build import make_network
     from siam_tracker_ros.networks.config import ConfigError
-    from siam_tracker_ros.networks.siam_stm import SiamSTM
     from siam_tracker_ros.training.config import load_config
     from siam_tracker_ros.training.run import backbone_weights
 
@@ -133,7 +133,7 @@ def _untrained(
         raise ConfigError("--untrained needs --config: which network?")
     values = load_config(config, override)
     torch.manual_seed(values.run.seed)
-    network = SiamSTM(values.network, backbone_weights(values)).eval()
+    network = make_network(values.network, backbone_weights(values)).eval()
     model_card = ModelCard(
         summary="An untrained network: it runs, and does not track. For trying out everything around it.",
         data=pretrained_data(asdict(values)),
@@ -144,7 +144,6 @@ def _untrained(
 
 
 def _tuning(pairs: list[str]) -> dict[str, float]:
-    from siam_tracker_ros.deployment.export import DEFAULT_TUNING
     from siam_tracker_ros.networks.config import ConfigError
 
     values = {}
@@ -156,8 +155,6 @@ def _tuning(pairs: list[str]) -> dict[str, float]:
             sep = ""
         if not sep:
             raise ConfigError(f"--tuning {pair}: name=number is wanted")
-        if key not in DEFAULT_TUNING:
-            raise ConfigError(f"--tuning {key}: unknown; there are {', '.join(DEFAULT_TUNING)}")
         values[key] = value
     return values
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from siam_tracker_ros.networks.siam_stm import SiamSTM
-
-PARTS = ("backbone", "neck", "matching", "head")
+from siam_tracker_ros.deployment.graphs import search_inputs, template_inputs
+from siam_tracker_ros.networks.tracker_network import SearchGraph, TemplateGraph, TrackerNetwork
 
 
 @dataclass(frozen=True)
@@ -49,21 +47,23 @@ class Costs:
         return sum(part.template_macs for part in self.parts)
 
 
-def measure_costs(network: SiamSTM) -> Costs:
-    """Count what a network really computes, by running it once on empty crops.
+def measure_costs(network: TrackerNetwork) -> Costs:
+    """Count what a network really computes, by running both its graphs once on grey crops.
 
     Counted are the multiply-adds of convolutions and matrix products (the correlation with the template is one of
-    them); everything else is negligible beside them.
+    them); everything else is negligible beside them. A part is a child module of the network; products outside of
+    any module's forward pass (correlations, the memory read) are the matching's.
     """
-    crop = network.config.crop
     counter = _Counter()
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad(), counter.watching(network):
-            state = network.template(torch.zeros(1, 3, crop.template, crop.template))
+            inputs = search_inputs(network)
+            counter.take()
+            TemplateGraph(network)(*template_inputs(network))
             template = counter.take()
-            network.search(state, torch.zeros(1, 3, crop.search, crop.search))
+            SearchGraph(network)(*inputs)
             search = counter.take()
     finally:
         network.train(was_training)
@@ -71,11 +71,11 @@ def measure_costs(network: SiamSTM) -> Costs:
         tuple(
             PartCosts(
                 name,
-                sum(p.numel() for p in getattr(network, name).parameters()),
+                sum(p.numel() for p in part.parameters()),
                 template.get(name, 0),
                 search.get(name, 0),
             )
-            for name in PARTS
+            for name, part in network.named_children()
         )
     )
 
@@ -85,38 +85,23 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running = ["other"]
+        self._running = ["matching"]
         self._sums: dict[str, int] = {}
 
     @contextmanager
-    def watching(self, network: SiamSTM) -> Iterator[None]:
+    def watching(self, network: TrackerNetwork) -> Iterator[None]:
         undo: list[Callable[[], None]] = []
-        restore = []
-        for name in PARTS:
-            part = getattr(network, name)
-            undo.append(part.register_forward_pre_hook(self._enter(name)).remove)
-            undo.append(part.register_forward_hook(self._leave).remove)
-        # The matching is also called by its method ``template``, where hooks do not reach.
-        matching = network.matching
-        template = matching.template
-
-        def counted(features: Tensor) -> dict[str, Tensor]:
-            self._running.append("matching")
-            try:
-                return template(features)
-            finally:
-                self._running.pop()
-
-        matching.template = counted  # type: ignore[method-assign]
-        restore.append(matching)
+        for name, part in network.named_children():
+            # Every module below too: a part's other methods call them without its own forward.
+            for module in part.modules():
+                undo.append(module.register_forward_pre_hook(self._enter(name)).remove)
+                undo.append(module.register_forward_hook(self._leave).remove)
         try:
             with self:
                 yield
         finally:
             for remove in undo:
                 remove()
-            for module in restore:
-                del module.template
 
     def take(self) -> dict[str, int]:
         sums, self._sums = self._sums, {}

@@ -13,13 +13,12 @@ from siam_tracker_ros.bundle import Bundle, PresenceSpec, write_bundle
 from siam_tracker_ros.deployment.graphs import Graph, export_graphs
 from siam_tracker_ros.deployment.model_card import ModelCard, licence_text, model_card
 from siam_tracker_ros.deployment.parity import Clip, measure_parity
-from siam_tracker_ros.networks.siam_stm import SiamSTM
-
-DEFAULT_TUNING = {"window": 0.2, "penalty": 0.1, "size_rate": 0.3, "arm": 1.0}
+from siam_tracker_ros.networks.config import ConfigError
+from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
 
 def export_bundle(
-    network: SiamSTM,
+    network: TrackerNetwork,
     folder: str | os.PathLike[str],
     *,
     name: str,
@@ -38,7 +37,7 @@ def export_bundle(
         name: the bundle's name.
         provenance: for bundle.yaml: config, data_manifest, revision, command, metrics, teachers.
         card: what the model card tells; without it the card says that nothing is known.
-        tuning: changes to ``DEFAULT_TUNING``.
+        tuning: changes to the network's ``tuning`` and ``host_tuning``.
         presence: the presence model; the bare score without.
         clips: what parity is measured on; a rendered clip without.
         say: called with a line for each step.
@@ -48,13 +47,13 @@ def export_bundle(
 
     Raises:
         ExportError: if a graph does not keep the contract.
-        ValueError: naming a tuning value that the network does not have.
+        ConfigError: naming a tuning value that the network does not have.
         BundleError: if the parts do not make a valid bundle.
     """
-    values = dict(DEFAULT_TUNING)
+    values = {**network.tuning, **network.host_tuning}
     for key, value in (tuning or {}).items():
         if key not in values:
-            raise ValueError(f"tuning.{key}: unknown; there are {', '.join(values)}")
+            raise ConfigError(f"tuning.{key}: unknown; there are {', '.join(values)}")
         values[key] = float(value)
     say("exporting the graphs")
     graphs = export_graphs(network)

@@ -16,31 +16,19 @@ from typing import Any
 import onnx
 import onnxscript.optimizer
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from siam_tracker_ros.bundle import GraphSpec, TensorSpec
-from siam_tracker_ros.networks.siam_stm import (
+from siam_tracker_ros.networks.tracker_network import (
     SearchGraph,
-    SiamSTM,
     TemplateGraph,
-    template_state_names,
+    TrackerNetwork,
 )
 
 OPSET = 17
 """What TensorRT 8.5 to 11 and every ONNX Runtime of the last years read."""
 
 IR_VERSION = 8
-
-NEXT = ".next"
-"""Suffix of a search graph's outputs that replace the state of that name at commit."""
-
-TUNING = ("window", "penalty", "arm")
-"""Tuning inputs of SiamSTM's search graph, in the order of ``SearchGraph.forward``."""
-
-CARRIED = ("heatmap", "label", "peak")
-"""States that SiamSTM's search graph reads and writes, in that order."""
-
-RESULTS = ("box", "score", "runner_up", "peak")
 
 FORBIDDEN = frozenset(
     ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "RoiAlign", "BatchNormalization")
@@ -60,7 +48,7 @@ class Graph:
     data: bytes
 
 
-def export_graphs(network: SiamSTM) -> dict[str, Graph]:
+def export_graphs(network: TrackerNetwork) -> dict[str, Graph]:
     """Export ``template`` and ``search`` of a network.
 
     Args:
@@ -70,59 +58,44 @@ def export_graphs(network: SiamSTM) -> dict[str, Graph]:
         ExportError: if a graph does not keep the contract; names the operator or tensor.
     """
     network.eval()
-    states = template_state_names(network)
-    template = _export(
-        "template",
-        TemplateGraph(network),
-        template_inputs(network),
-        ["template"],
-        [f"state.{name}" for name in states],
-    )
-    search = _export(
-        "search",
-        SearchGraph(network),
-        search_inputs(network),
-        [
-            "search",
-            "previous_size",
-            "first",
-            *(f"tuning.{name}" for name in TUNING),
-            *(f"state.{name}" for name in (*states, *CARRIED)),
-        ],
-        [*(f"result.{name}" for name in RESULTS), *(f"state.{name}{NEXT}" for name in CARRIED)],
-    )
-    return {"template": template, "search": search}
+    return {
+        "template": _export("template", TemplateGraph(network), template_inputs(network)),
+        "search": _export("search", SearchGraph(network), search_inputs(network)),
+    }
 
 
-def template_inputs(network: SiamSTM) -> tuple[Tensor, ...]:
-    """Example inputs of the template graph."""
+def template_inputs(network: TrackerNetwork) -> tuple[Tensor, ...]:
+    """Example inputs of the template graph: a grey crop, and a target's size where it is read."""
     side = network.config.crop.template
-    return (torch.full((side, side, 3), 128, dtype=torch.uint8),)
+    crop = torch.full((side, side, 3), 128, dtype=torch.uint8)
+    size = torch.tensor([side / 2, side / 2])
+    return (crop, size)[: len(network.template_reads)]
 
 
-def search_inputs(network: SiamSTM) -> tuple[Tensor, ...]:
-    """Example inputs of the search graph: what ``SearchGraph.forward`` takes, with the states of a grey template."""
-    side, cells = network.config.crop.search, network.grid.cells
+def search_inputs(network: TrackerNetwork) -> tuple[Tensor, ...]:
+    """Example inputs of the search graph: grey crops, with the states of a grey template."""
+    crop = network.config.crop
+    grey = torch.full((crop.search, crop.search, 3), 128, dtype=torch.uint8)
+    size = torch.tensor([crop.template / 2, crop.template / 2])
+    given = {
+        "search": grey,
+        "memory": grey,
+        "previous_size": size,
+        "memory_size": size,
+        "first": torch.zeros(1),
+    }
     with torch.no_grad():
         states = TemplateGraph(network).eval()(*template_inputs(network))
     return (
-        torch.full((side, side, 3), 128, dtype=torch.uint8),
-        torch.tensor([64.0, 64.0]),
-        torch.zeros(1),
-        *(torch.zeros(1) for _ in TUNING),
+        *(given[name] for name in network.search_reads),
+        *(torch.zeros(1) for _ in network.tuning),
         *states,
-        *empty_states(cells),
+        *network.carried_states().values(),
     )
 
 
-def empty_states(cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Heatmap ``[R,R]``, label ``[R,R]`` and peak ``[2]`` before the first frame, which does not read them."""
-    return torch.zeros(cells, cells), torch.zeros(cells, cells), torch.zeros(2)
-
-
-def _export(
-    name: str, graph: nn.Module, inputs: tuple[Tensor, ...], reads: list[str], writes: list[str]
-) -> Graph:
+def _export(name: str, graph: TemplateGraph | SearchGraph, inputs: tuple[Tensor, ...]) -> Graph:
+    reads, writes = graph.reads, graph.writes
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / f"{name}.onnx"
         # The tracing exporter: the newer one does not write opset 17. Its warnings are about the tool and about
@@ -189,9 +162,11 @@ def check_graph(name: str, model: Any, reads: Sequence[str], writes: Sequence[st
         if found != list(names):
             raise ExportError(f"{name}: {kind} are {found}, not {list(names)}")
         for spec in _specs(name, tensors):
-            wanted = "uint8" if spec.name in ("template", "search", "memory") else "float32"
-            if spec.dtype != wanted:
-                raise ExportError(f"{name}: {spec.name} is {spec.dtype}, not {wanted}")
+            wanted = ("uint8",) if spec.name in ("template", "search", "memory") else ("float32",)
+            if spec.name.startswith("state."):
+                wanted = ("float32", "int32")  # counters must stay exact for ever
+            if spec.dtype not in wanted:
+                raise ExportError(f"{name}: {spec.name} is {spec.dtype}, not {wanted[0]}")
 
 
 def _specs(graph: str, tensors: Any) -> tuple[TensorSpec, ...]:

@@ -9,13 +9,19 @@ from typing import Any
 
 from siam_tracker_ros.deployment.costs import measure_costs
 from siam_tracker_ros.deployment.data_terms import terms_of
-from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
 Row = Mapping[str, Any]
 
 _PAPERS = {
     "siam_stm": "SiamSTM (Spatio-Temporal Matching for Siamese Visual Tracking): depth-wise correlation with a "
-    "space-variant channel term (SVC-Corr), a centre head, and the aberrance repressed module (ARM) in the graph"
+    "space-variant channel term (SVC-Corr), a centre head, and the aberrance repressed module (ARM) in the graph",
+    "im_siam": "IMSiam (IoU-aware Matching-adaptive Siamese network): L1 difference, identity and padded depth-wise "
+    "correlation on several stages, one head with centre-ness and IoU for all of them",
+    "stm_track": "STMTrack (Template-free Visual Tracking with Space-time Memory Networks): a memory of past frames "
+    "with their foreground, read by pixel-wise attention; the memory is in the graph and of constant size",
+    "spm_tracker": "SPM-Tracker (Series-Parallel Matching): a coarse stage of anchors and up-channel correlation, "
+    "a fine stage that compares a few proposals with the template, and their fusion",
 }
 
 
@@ -116,7 +122,7 @@ class ModelCard:
 
 def model_card(
     name: str,
-    network: SiamSTM,
+    network: TrackerNetwork,
     tuning: Mapping[str, float],
     card: ModelCard,
     parity: Mapping[str, Any] | None,
@@ -141,8 +147,10 @@ def model_card(
             [
                 {"part": "backbone", "value": config.backbone.kind},
                 {"part": "neck", "value": f"{config.neck.kind}, {config.neck.channels} channels"},
-                {"part": "matching", "value": _matching(network)},
-                {"part": "head", "value": _head(network)},
+                *(
+                    {"part": name, "value": _part(getattr(config, name))}
+                    for name in ("matching", "head", "temporal", "decoder")
+                ),
                 {"part": "crops", "value": f"{config.crop.template} and {config.crop.search} px"},
                 {
                     "part": "response",
@@ -233,20 +241,15 @@ def _data(card: ModelCard) -> str:
     )
 
 
-def _matching(network: SiamSTM) -> str:
-    matching = network.config.matching
-    parts = [f"depth-wise correlation {matching.kernel} x {matching.kernel}"]
-    if matching.channel:
-        parts.append(f"channel term (hidden {matching.hidden})")
-    if matching.pixel:
-        parts.append("cosine of cells (not in the paper)")
-    return ", ".join(parts)
-
-
-def _head(network: SiamSTM) -> str:
-    head = network.config.head
-    kind = "depth-wise separable" if head.separable else "full"
-    return f"2 towers of {head.depth} {kind} 3x3 convolutions, width {head.width}"
+def _part(part: Any) -> str:
+    """Return a part's kind and settings; of switches, those that are on."""
+    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.name != "kind"}
+    said = [
+        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
+        for name, value in values.items()
+        if value is not False
+    ]
+    return f"{part.kind} ({', '.join(said)})" if said else str(part.kind)
 
 
 def _measured(figures: Figures | None) -> str:

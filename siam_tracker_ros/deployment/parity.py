@@ -10,15 +10,14 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from siam_tracker_ros.bundle import Bundle, StepResult
-from siam_tracker_ros.deployment.graphs import NEXT
+from siam_tracker_ros.bundle import NEXT, Bundle, Memory, StepResult
 from siam_tracker_ros.deployment.torch_session import TorchSession
 from siam_tracker_ros.evaluation.machine import describe_machine
 from siam_tracker_ros.evaluation.sequences import Sequence as Clip
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import ArrayPicture, Box
 from siam_tracker_ros.inference import open_session
-from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 from siam_tracker_ros.tracking import Tracker, TrackerSettings
 
 SAME = 0.99
@@ -36,7 +35,7 @@ Size = tuple[float, float]
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def measure_parity(network: SiamSTM, bundle: Bundle, clips: Sequence[Clip] = ()) -> dict[str, Any]:
+def measure_parity(network: TrackerNetwork, bundle: Bundle, clips: Sequence[Clip] = ()) -> dict[str, Any]:
     """Measure a bundle against the network that it was exported from.
 
     Two comparisons on each clip, both without states of the track (presence is ignored, every frame is committed):
@@ -131,7 +130,7 @@ def _boxes(tracker: Tracker, clip: Clip) -> list[Box]:
 class _ComparedSession(TorchSession):
     """The torch session, with the bundle's graphs shadowing every call; keeps the differences."""
 
-    def __init__(self, network: SiamSTM, bundle: Bundle) -> None:
+    def __init__(self, network: TrackerNetwork, bundle: Bundle) -> None:
         super().__init__(network, bundle.tuning)
         self._graphs = _Graphs(bundle)
         self.begin()
@@ -144,17 +143,17 @@ class _ComparedSession(TorchSession):
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
         """Start both."""
         result = super().start(template, search, size)
-        self._graphs.start(template)
-        self._compare(search, size, 1.0)
+        self._graphs.start(template, size)
+        self._compare(search, size, 1.0, Memory(search, size))
         self._graphs.commit()
         return result
 
     def step(
-        self, search: UInt8Array, previous_size: Size, memory: UInt8Array | None = None
+        self, search: UInt8Array, previous_size: Size, memory: Memory | None = None
     ) -> StepResult:
         """Step both; the torch result counts."""
         result = super().step(search, previous_size, memory)
-        self._compare(search, previous_size, 0.0)
+        self._compare(search, previous_size, 0.0, memory)
         return result
 
     def commit(self) -> None:
@@ -171,8 +170,10 @@ class _ComparedSession(TorchSession):
             "median_difference": {k: float(np.median(v)) for k, v in self._differences.items()},
         }
 
-    def _compare(self, search: UInt8Array, size: Size, first: float) -> None:
-        ours = self._graphs.step(search, size, first, self._tuning)
+    def _compare(
+        self, search: UInt8Array, size: Size, first: float, memory: Memory | None
+    ) -> None:
+        ours = self._graphs.step(search, size, first, memory, self._tuning)
         for name, value in self.outputs.items():
             worst = float(np.max(np.abs(ours[name].astype(np.float64) - value)))
             self._differences.setdefault(name, []).append(worst)
@@ -202,11 +203,17 @@ class _Graphs:
         self._state: Arrays = {}
         self._next: Arrays = {}
 
-    def start(self, template: UInt8Array) -> None:
-        self._state = {**self._empty, **self._run("template", {"template": template})}
+    def start(self, template: UInt8Array, size: Size) -> None:
+        inputs = {"template": template, "previous_size": np.array(size, np.float32)}
+        self._state = {**self._empty, **self._run("template", inputs)}
 
     def step(
-        self, search: UInt8Array, size: Size, first: float, tuning: Mapping[str, float]
+        self,
+        search: UInt8Array,
+        size: Size,
+        first: float,
+        memory: Memory | None,
+        tuning: Mapping[str, float],
     ) -> Arrays:
         inputs: Arrays = {
             "search": search,
@@ -215,6 +222,8 @@ class _Graphs:
             **{f"tuning.{k}": np.array([v], np.float32) for k, v in tuning.items()},
             **self._state,
         }
+        if memory is not None:
+            inputs["memory"], inputs["memory_size"] = memory.crop, np.array(memory.size, np.float32)
         outputs = self._run("search", inputs)
         self._next = {k.removesuffix(NEXT): v for k, v in outputs.items() if k.startswith("state.")}
         return outputs

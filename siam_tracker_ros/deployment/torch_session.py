@@ -9,18 +9,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from siam_tracker_ros.bundle import StepResult
-from siam_tracker_ros.deployment.graphs import CARRIED, NEXT, RESULTS, TUNING, empty_states
+from siam_tracker_ros.bundle import Memory, StepResult
 from siam_tracker_ros.geometry import Box
-from siam_tracker_ros.networks.siam_stm import (
+from siam_tracker_ros.networks.tracker_network import (
+    RESULTS,
     SearchGraph,
-    SiamSTM,
     TemplateGraph,
-    template_state_names,
+    TrackerNetwork,
 )
 
 UInt8Array = npt.NDArray[np.uint8]
 Size = tuple[float, float]
+State = dict[str, Tensor]
 
 
 class TorchSession:
@@ -31,16 +31,15 @@ class TorchSession:
         tuning: values of the tuning inputs, as a bundle's ``tuning`` has them.
     """
 
-    def __init__(self, network: SiamSTM, tuning: Mapping[str, float]) -> None:
+    def __init__(self, network: TrackerNetwork, tuning: Mapping[str, float]) -> None:
+        self._network = network
         self._template = TemplateGraph(network).eval()
         self._search = SearchGraph(network).eval()
         self._crop = network.config.crop
-        self._names = (*template_state_names(network), *CARRIED)
-        self._empty = empty_states(network.grid.cells)
-        self._tuning = {name: float(tuning[name]) for name in TUNING}
-        self._state: tuple[Tensor, ...] | None = None
-        self._next: tuple[Tensor, ...] | None = None
-        self.outputs: dict[str, npt.NDArray[np.float32]] = {}
+        self._tuning = {name: float(tuning[name]) for name in network.tuning}
+        self._state: State | None = None
+        self._next: State | None = None
+        self.outputs: dict[str, npt.NDArray[np.generic]] = {}
         """Every output of the last search step by its name in the graph."""
 
     @property
@@ -51,28 +50,32 @@ class TorchSession:
 
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
         """Begin a track: the template graph, then the search graph with first = 1."""
+        given = (torch.from_numpy(template), torch.tensor(size, dtype=torch.float32))
         with torch.inference_mode():
-            constant = self._template(torch.from_numpy(template))
-            state = (*constant, *self._empty)
-            result, after = self._run(search, size, 1.0, state)
+            constant = self._template(*given[: len(self._template.reads)])
+            state = dict(zip(self._network.constant_states, constant, strict=True))
+            state.update(self._network.carried_states())
+            result, after = self._run(search, size, 1.0, Memory(search, size), state)
         self._state, self._next = after, None
         return result
 
     def step(
-        self, search: UInt8Array, previous_size: Size, memory: UInt8Array | None = None
+        self, search: UInt8Array, previous_size: Size, memory: Memory | None = None
     ) -> StepResult:
         """Search one crop from the current state; never changes that state.
 
         Raises:
             RuntimeError: before ``start``.
-            ValueError: if ``memory`` is given: this network does not read it.
+            ValueError: if ``memory`` is given and the network does not read it, or the other way
+                round.
         """
         if self._state is None:
             raise RuntimeError("step before start: there is no target")
-        if memory is not None:
-            raise ValueError("this network does not read the previous frame (input memory)")
+        if (memory is not None) != ("memory" in self._search.reads):
+            reads = "reads" if memory is None else "does not read"
+            raise ValueError(f"this network {reads} the previous frame (input memory)")
         with torch.inference_mode():
-            result, self._next = self._run(search, previous_size, 0.0, self._state)
+            result, self._next = self._run(search, previous_size, 0.0, memory, self._state)
         return result
 
     def commit(self) -> None:
@@ -92,7 +95,8 @@ class TorchSession:
             ValueError: if the network has no such input.
         """
         if name not in self._tuning:
-            raise ValueError(f"no tuning input {name}; there are {', '.join(TUNING)}")
+            known = ", ".join(self._tuning)
+            raise ValueError(f"no tuning input {name}; there are {known}")
         self._tuning[name] = float(value)
 
     def warm_up(self) -> None:
@@ -107,18 +111,23 @@ class TorchSession:
         self._state = self._next = None
 
     def _run(
-        self, search: UInt8Array, size: Size, first: float, state: tuple[Tensor, ...]
-    ) -> tuple[StepResult, tuple[Tensor, ...]]:
-        outputs = self._search(
-            torch.from_numpy(search),
-            torch.tensor(size, dtype=torch.float32),
-            torch.tensor([first]),
-            *(torch.tensor([self._tuning[name]]) for name in TUNING),
-            *state,
-        )
-        carried = outputs[len(RESULTS) :]
-        names = [f"result.{n}" for n in RESULTS] + [f"state.{n}{NEXT}" for n in CARRIED]
-        self.outputs = {n: t.numpy() for n, t in zip(names, outputs, strict=True)}
+        self, search: UInt8Array, size: Size, first: float, memory: Memory | None, state: State
+    ) -> tuple[StepResult, State]:
+        given = {
+            "search": torch.from_numpy(search),
+            "previous_size": torch.tensor(size, dtype=torch.float32),
+            "first": torch.tensor([first]),
+            **{f"tuning.{name}": torch.tensor([value]) for name, value in self._tuning.items()},
+            **{f"state.{name}": value for name, value in state.items()},
+        }
+        if memory is not None:
+            given["memory"] = torch.from_numpy(memory.crop)
+            given["memory_size"] = torch.tensor(memory.size, dtype=torch.float32)
+        outputs = self._search(*(given[name] for name in self._search.reads))
+        self.outputs = {
+            n: t.numpy() for n, t in zip(self._search.writes, outputs, strict=True)
+        }
         box, score, runner_up, peak = (t.tolist() for t in outputs[: len(RESULTS)])
         result = StepResult(Box(*box), score[0], runner_up[0], (peak[0], peak[1]))
-        return result, (*state[: len(state) - len(carried)], *carried)
+        carried = zip(self._network.carried_states(), outputs[len(RESULTS) :], strict=True)
+        return result, {**state, **dict(carried)}

@@ -4,6 +4,7 @@ from siam_tracker_ros.geometry.boxes import MIN_SIDE, Box, iou_xywh
 from siam_tracker_ros.geometry.crops import (
     Crop,
     CropSpec,
+    box_side,
     context_side,
     extract_crop,
     search_crop,
@@ -19,6 +20,7 @@ __all__ = [
     "CropSpec",
     "Picture",
     "Rgb",
+    "box_side",
     "context_side",
     "extract_crop",
     "iou_xywh",

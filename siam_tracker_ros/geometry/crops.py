@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -31,12 +31,14 @@ class CropSpec:
     """Crop sizes of a tracker: output sizes in pixels (odd) and the context around the box.
 
     ``context`` is the fraction of ``(w + h) / 2 * 2`` added around the box (0.5 in the SiamFC
-    family).
+    family). ``rule`` says how: ``context`` as :func:`context_side`; ``area`` by the box's area
+    alone, f sqrt(w h) with f = 1 + 2 context (STMTrack). Both are the same for a square.
     """
 
     template: int
     search: int
     context: float = 0.5
+    rule: Literal["context", "area"] = "context"
 
     def __post_init__(self) -> None:
         for name, size in (("template", self.template), ("search", self.search)):
@@ -44,6 +46,8 @@ class CropSpec:
                 raise ValueError(f"crop.{name} must be odd and in [15, 1023], got {size}")
         if not 0.0 <= self.context <= 4.0:
             raise ValueError(f"crop.context must be in [0, 4], got {self.context}")
+        if self.rule not in ("context", "area"):
+            raise ValueError(f"crop.rule must be context or area, got {self.rule!r}")
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,16 @@ def context_side(w: float, h: float, context: float = 0.5) -> float:
     return math.sqrt((w + p) * (h + p))
 
 
+def box_side(w: float, h: float, spec: CropSpec) -> float:
+    """Return the side of the template's crop of a w x h box, in the box's pixels."""
+    if spec.rule == "area":
+        return (1.0 + 2.0 * spec.context) * math.sqrt(w * h)
+    return context_side(w, h, spec.context)
+
+
 def template_crop(box: Box, spec: CropSpec) -> Crop:
     """Return the template's crop of ``box`` (image px)."""
-    return Crop(box.cx, box.cy, context_side(box.w, box.h, spec.context), spec.template)
+    return Crop(box.cx, box.cy, box_side(box.w, box.h, spec), spec.template)
 
 
 def search_crop(box: Box, spec: CropSpec, grow: float = 1.0) -> Crop:
@@ -95,7 +106,7 @@ def search_crop(box: Box, spec: CropSpec, grow: float = 1.0) -> Crop:
 
     ``grow`` > 1 widens the region (and so shrinks the target in it) while the target is uncertain.
     """
-    side = context_side(box.w, box.h, spec.context) * spec.search / spec.template * grow
+    side = box_side(box.w, box.h, spec) * spec.search / spec.template * grow
     return Crop(box.cx, box.cy, side, spec.search)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from siam_tracker_ros.bundle import NEXT, Bundle, GraphSpec, StepResult, TensorSpec
+from siam_tracker_ros.bundle import NEXT, Bundle, GraphSpec, Memory, StepResult, TensorSpec
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.inference.errors import BackendError
 
@@ -110,7 +110,7 @@ class OnnxSession:
         return result
 
     def step(
-        self, search: UInt8Array, previous_size: Size, memory: UInt8Array | None = None
+        self, search: UInt8Array, previous_size: Size, memory: Memory | None = None
     ) -> StepResult:
         """Search one crop from the current state; never changes that state.
 
@@ -132,7 +132,7 @@ class OnnxSession:
         self._pending = False
         self._put("search", search)
         if memory is not None:
-            self._put("memory", memory)
+            self._put_memory(memory)
         self._put_scalars(previous_size, 0.0)
         result = self._run_search(self._step_runs[self._constant][1 - self._current])
         self._pending = True
@@ -190,7 +190,7 @@ class OnnxSession:
         self._put("template", template)
         self._put("search", search)
         if "memory" in self._inputs:
-            self._put("memory", search)
+            self._put_memory(Memory(search, size))
         self._put_scalars(size, 1.0)
         self._template_runs[constant].run()
         return self._run_search(self._first_runs[constant][written], check)
@@ -213,6 +213,11 @@ class OnnxSession:
                 f"got {crop.dtype} {list(crop.shape)}"
             )
         np.copyto(target, crop)
+
+    def _put_memory(self, memory: Memory) -> None:
+        self._put("memory", memory.crop)
+        if "memory_size" in self._inputs:
+            self._inputs["memory_size"][:] = memory.size
 
     def _put_scalars(self, size: Size, first: float) -> None:
         if "previous_size" in self._inputs:

@@ -15,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from siam_tracker_ros.networks.build import TRACKERS, make_network
 from siam_tracker_ros.networks.config import ConfigError, NetworkConfig
-from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
 FORMAT = "siam_tracker_ros.network"
 VERSION = 1
 """The newest checkpoint version that is read, and the one that is written."""
 
-_TRACKERS = {"siam_stm": SiamSTM}
 _SHOWN = 5  # of the differences, in a message
 
 
@@ -31,7 +31,7 @@ class CheckpointError(ValueError):
 
 
 def save_network(
-    path: str | os.PathLike[str], network: SiamSTM, metadata: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str], network: TrackerNetwork, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write weights and configuration of ``network``; the file is either complete or as it was before.
 
@@ -63,7 +63,7 @@ def save_network(
         part.unlink(missing_ok=True)
 
 
-def load_network(path: str | os.PathLike[str]) -> SiamSTM:
+def load_network(path: str | os.PathLike[str]) -> TrackerNetwork:
     """Build the network that a checkpoint holds, in evaluation mode, on the CPU.
 
     Raises:
@@ -72,12 +72,12 @@ def load_network(path: str | os.PathLike[str]) -> SiamSTM:
     path = Path(path)
     header, state = _read(path)
     config = _config(path, header)
-    network = _TRACKERS[config.tracker](config)
+    network = make_network(config)
     _fill(path, network, state)
     return network.eval()
 
 
-def load_weights(path: str | os.PathLike[str], network: SiamSTM) -> None:
+def load_weights(path: str | os.PathLike[str], network: TrackerNetwork) -> None:
     """Fill ``network`` with a checkpoint's weights (to go on training, or to fine-tune).
 
     Raises:
@@ -85,7 +85,11 @@ def load_weights(path: str | os.PathLike[str], network: SiamSTM) -> None:
     """
     path = Path(path)
     header, state = _read(path)
-    _config(path, header)
+    config = _config(path, header)
+    if config.tracker != network.config.tracker:
+        raise CheckpointError(
+            f"{path}: holds weights of tracker {config.tracker}, wanted is {network.config.tracker}"
+        )
     _fill(path, network, state)
 
 
@@ -136,9 +140,9 @@ def _check_header(path: Path, header: Mapping[str, str]) -> None:
     version = header.get("version", "")
     if version != str(VERSION):
         raise CheckpointError(f"{path}: version is {version!r}, this program reads {VERSION}")
-    if header.get("tracker") not in _TRACKERS:
+    if header.get("tracker") not in TRACKERS:
         raise CheckpointError(
-            f"{path}: tracker is {header.get('tracker')!r}, known is {', '.join(_TRACKERS)}"
+            f"{path}: tracker is {header.get('tracker')!r}, known is {', '.join(TRACKERS)}"
         )
 
 
@@ -161,7 +165,7 @@ def _config(path: Path, header: Mapping[str, str]) -> NetworkConfig:
     return config
 
 
-def _fill(path: Path, network: SiamSTM, state: Mapping[str, Tensor]) -> None:
+def _fill(path: Path, network: TrackerNetwork, state: Mapping[str, Tensor]) -> None:
     """Copy ``state`` into ``network`` if names and shapes agree to the last one."""
     wanted = network.state_dict()
     differences = [f"{name} is missing" for name in wanted if name not in state]

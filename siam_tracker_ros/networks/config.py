@@ -29,28 +29,48 @@ class BackboneConfig:
     """Which feature extractor.
 
     Attributes:
-        kind: ``atrous_resnet50`` (the paper's; valid padding, stride 8), ``mobilenetv2_100`` or
+        kind: ``atrous_resnet50`` (SiamSTM, IMSiam; unpadded where it strides), ``inception_v3``
+            (STMTrack), ``alexnet`` (SPM-Tracker), all of stride 8; ``mobilenetv2_100`` or
             ``tf_efficientnet_lite0`` (timm's; padded, strides 8 and 16).
+        levels: which of its maps, by stage name, from the input on; empty for its own choice.
         shortcut: ``1x1`` (torchvision's checkpoints load) or ``3x3`` (pysot's layout); ResNet only.
+        layout: ``grouped`` (the two-column original) or ``torchvision``; AlexNet only.
     """
 
-    kind: Literal["atrous_resnet50", "mobilenetv2_100", "tf_efficientnet_lite0"] = "mobilenetv2_100"
+    kind: Literal[
+        "atrous_resnet50", "inception_v3", "alexnet", "mobilenetv2_100", "tf_efficientnet_lite0"
+    ] = "mobilenetv2_100"
+    levels: tuple[str, ...] = ()
     shortcut: Literal["1x1", "3x3"] = "1x1"
+    layout: Literal["grouped", "torchvision"] = "grouped"
 
 
 @dataclass(frozen=True)
 class NeckConfig:
-    """``adjust``: 1x1 convolution and BatchNorm. ``pyramid``: stride 16 laid over stride 8."""
+    """From backbone maps to the maps that are matched.
 
-    kind: Literal["adjust", "pyramid"] = "pyramid"
+    Attributes:
+        kind: ``adjust``: 1x1 convolution and BatchNorm (one for each level where a tracker matches
+            several). ``pyramid``: stride 16 laid over stride 8. ``conv``: a bare 3x3 convolution
+            (STMTrack). ``none``: the maps as they are.
+        channels: channels matched.
+        margin: cells cut off on every side before (STMTrack).
+        relu: a ReLU at the end (``conv`` only; the paper's words, not its code).
+    """
+
+    kind: Literal["adjust", "pyramid", "conv", "none"] = "pyramid"
     channels: int = 96
+    margin: int = 0
+    relu: bool = False
 
     def __post_init__(self) -> None:
         _at_least_one("channels", self.channels)
+        if self.margin < 0:
+            raise ConfigError(f"margin must not be negative, got {self.margin}")
 
 
 @dataclass(frozen=True)
-class MatchingConfig:
+class SVCCorrConfig:
     """SVC-Corr (SiamSTM, section 3.2).
 
     Attributes:
@@ -79,12 +99,82 @@ class MatchingConfig:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """Two towers (classification, regression) of ``depth`` 3x3 convolutions of ``width`` channels."""
+class AdaptiveConfig:
+    """Matching-adaptive maps (IMSiam): L1 difference, identity, padded depth-wise correlation.
 
+    Attributes:
+        cells: side of the template's centre that becomes the correlation kernel, before its 3x3
+            convolution (7 -> a 5x5 kernel).
+        difference, identity: the first two maps (off in the paper's ablations).
+        separable: the 3x3 convolutions as depth-wise separable ones (light configurations).
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    cells: int = 7
+    difference: bool = True
+    identity: bool = True
+    separable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cells < 3 or self.cells % 2 == 0:
+            raise ConfigError(f"cells must be odd and at least 3, got {self.cells}")
+
+
+@dataclass(frozen=True)
+class SpaceTimeConfig:
+    """Space-time memory read (STMTrack, section 3.2).
+
+    Attributes:
+        label: the memory branch sees the foreground map of the target's box (g, equation 1).
+    """
+
+    kind: Literal["space_time"] = "space_time"
+    label: bool = True
+
+
+@dataclass(frozen=True)
+class UpChannelConfig:
+    """Up-channel correlation (SiamRPN) as SPM-Tracker's coarse stage.
+
+    Attributes:
+        template_cells, search_cells: sides of the central parts that are matched, in cells.
+        width: channels of the correlated search features.
+    """
+
+    kind: Literal["up_channel"] = "up_channel"
+    template_cells: int = 6
+    search_cells: int = 24
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        _at_least_one("width", self.width)
+        for name, cells in (("template", self.template_cells), ("search", self.search_cells)):
+            if cells < 3:
+                raise ConfigError(f"{name}_cells must be at least 3, got {cells}")
+
+
+@dataclass(frozen=True)
+class DenseHeadConfig:
+    """Two towers (classification, regression) of ``depth`` 3x3 convolutions of ``width`` channels.
+
+    Attributes:
+        separable: depth-wise separable convolutions (light configurations).
+        norm: ``batch``, ``group`` (32 groups, or as many as divide the width) or ``none``.
+        sampler: a 1x1 convolution in front of each tower that picks from the maps (IMSiam).
+        last_relu: a ReLU after a tower's last layer.
+        output_kernel: side of the output convolutions.
+        output_norm: BatchNorm after the output convolutions (STMTrack).
+    """
+
+    kind: Literal["dense"] = "dense"
     width: int = 96
     depth: int = 3
     separable: bool = True
+    norm: Literal["batch", "group", "none"] = "batch"
+    sampler: bool = False
+    last_relu: bool = True
+    output_kernel: Literal[1, 3] = 1
+    output_norm: bool = False
 
     def __post_init__(self) -> None:
         _at_least_one("width", self.width)
@@ -92,7 +182,35 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class TemporalConfig:
+class RegionHeadConfig:
+    """SPM-Tracker's fine stage: a relation network on aligned features of a few proposals.
+
+    Attributes:
+        proposals: how many are compared (K, the near box included).
+        cells: side of the aligned features.
+        kernel: side of the fusion convolution (the paper's text says 1, its weights are 3).
+        width: channels after the fusion convolution.
+        hidden: width of the fully connected layers.
+    """
+
+    kind: Literal["region"] = "region"
+    proposals: int = 9
+    cells: int = 6
+    kernel: Literal[1, 3] = 3
+    width: int = 256
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        _at_least_one("width", self.width)
+        _at_least_one("hidden", self.hidden)
+        if self.proposals < 2 or self.cells < 2:
+            raise ConfigError(
+                f"proposals and cells must be at least 2, got {self.proposals} and {self.cells}"
+            )
+
+
+@dataclass(frozen=True)
+class ResponseArmConfig:
     """ARM: how many peaks it weighs, how peaks are found, and which frame it remembers."""
 
     kind: Literal["response_arm"] = "response_arm"
@@ -106,7 +224,29 @@ class TemporalConfig:
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class FeatureBankConfig:
+    """STMTrack's memory of constant size: ``slots`` features kept, ``frames`` of them read."""
+
+    kind: Literal["feature_bank"] = "feature_bank"
+    slots: int = 32
+    frames: int = 6
+
+    def __post_init__(self) -> None:
+        if self.frames < 3 or self.slots < self.frames:
+            raise ConfigError(
+                f"frames must be at least 3 and at most slots, got {self.frames} of {self.slots}"
+            )
+
+
+@dataclass(frozen=True)
+class NoTemporalConfig:
+    """Nothing is remembered but the box."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class CenterDecoderConfig:
     """Centre decoding; ``size`` says whether the size map is (w, h)/8 (paper) or its logarithm."""
 
     kind: Literal["center"] = "center"
@@ -114,17 +254,97 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """A whole tracker network."""
+class PointDecoderConfig:
+    """Distances to the box's edges at every cell: ``unit`` exp(scale x + bias), in crop px.
 
-    tracker: Literal["siam_stm"] = "siam_stm"
+    Attributes:
+        unit: 1 (IMSiam) or the stride, 8 (STMTrack).
+        iou: the predicted IoU joins the score (IMSiam).
+    """
+
+    kind: Literal["point"] = "point"
+    unit: float = 8.0
+    iou: bool = False
+
+
+@dataclass(frozen=True)
+class AnchorDecoderConfig:
+    """Anchors of one scale (area 64 px squared) and several shapes.
+
+    Attributes:
+        ratios: h / w of the anchors.
+        class_weight: W_cls of equation (2), the fine stage's share of the score.
+        box_weight: W_box of equation (2).
+    """
+
+    kind: Literal["anchor"] = "anchor"
+    ratios: tuple[float, ...] = (0.33, 0.5, 1.0, 2.0, 3.0)
+    class_weight: float = 0.5
+    box_weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.ratios or min(self.ratios) <= 0:
+            raise ConfigError(f"ratios must be positive, got {list(self.ratios)}")
+
+
+MatchingConfig = SVCCorrConfig | AdaptiveConfig | SpaceTimeConfig | UpChannelConfig
+HeadConfig = DenseHeadConfig | RegionHeadConfig
+TemporalConfig = ResponseArmConfig | FeatureBankConfig | NoTemporalConfig
+DecoderConfig = CenterDecoderConfig | PointDecoderConfig | AnchorDecoderConfig
+
+_PARTS: dict[str, dict[str, type]] = {
+    "siam_stm": {
+        "matching": SVCCorrConfig,
+        "head": DenseHeadConfig,
+        "temporal": ResponseArmConfig,
+        "decoder": CenterDecoderConfig,
+    },
+    "im_siam": {
+        "matching": AdaptiveConfig,
+        "head": DenseHeadConfig,
+        "temporal": NoTemporalConfig,
+        "decoder": PointDecoderConfig,
+    },
+    "stm_track": {
+        "matching": SpaceTimeConfig,
+        "head": DenseHeadConfig,
+        "temporal": FeatureBankConfig,
+        "decoder": PointDecoderConfig,
+    },
+    "spm_tracker": {
+        "matching": UpChannelConfig,
+        "head": RegionHeadConfig,
+        "temporal": NoTemporalConfig,
+        "decoder": AnchorDecoderConfig,
+    },
+}
+"""Which parts each tracker is made of; the others are free."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A whole tracker network; what is not named is SiamSTM's.
+
+    Raises:
+        ConfigError: if a part is not of the tracker's kind.
+    """
+
+    tracker: Literal["siam_stm", "im_siam", "stm_track", "spm_tracker"] = "siam_stm"
     crop: CropSpec = field(default_factory=lambda: CropSpec(129, 257, 0.5))
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    temporal: TemporalConfig = field(default_factory=TemporalConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    matching: MatchingConfig = field(default_factory=SVCCorrConfig)
+    head: HeadConfig = field(default_factory=DenseHeadConfig)
+    temporal: TemporalConfig = field(default_factory=ResponseArmConfig)
+    decoder: DecoderConfig = field(default_factory=CenterDecoderConfig)
+
+    def __post_init__(self) -> None:
+        for part, kind in _PARTS[self.tracker].items():
+            found = getattr(self, part)
+            if not isinstance(found, kind):
+                raise ConfigError(
+                    f"tracker {self.tracker} needs {part}.kind {kind().kind}, got {found.kind}"
+                )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
@@ -177,6 +397,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(str, choices))}")
         return value
     if origin in (typing.Union, types.UnionType):
+        choices = typing.get_args(hint)
+        if all(dataclasses.is_dataclass(choice) for choice in choices):
+            return _convert(_named_kind(choices, value, where), value, where)
         if value is None and type(None) in typing.get_args(hint):
             return None
         return _convert(next(a for a in typing.get_args(hint) if a is not type(None)), value, where)
@@ -196,3 +419,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise ConfigError(f"{where}: {getattr(hint, '__name__', hint)} is wanted, got {value!r}")
+
+
+def _named_kind(choices: tuple[type, ...], value: Any, where: str) -> type:
+    """Return the dataclass whose ``kind`` a mapping names; the first one if it names none."""
+    if isinstance(value, choices):
+        return type(value)
+    if not isinstance(value, dict) or "kind" not in value:
+        return choices[0]
+    kinds = {choice().kind: choice for choice in choices}
+    if value["kind"] not in kinds:
+        raise ConfigError(
+            f"{where}.kind: {value['kind']!r} is not one of {', '.join(map(str, kinds))}"
+        )
+    return kinds[value["kind"]]

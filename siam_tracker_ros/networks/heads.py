@@ -2,60 +2,91 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from siam_tracker_ros.networks.config import HeadConfig
-from siam_tracker_ros.networks.layers import conv_bn_relu, separable_conv
+from siam_tracker_ros.networks.config import DenseHeadConfig
+from siam_tracker_ros.networks.layers import separable_conv
+
+Tower = Literal["classification", "regression"]
+
+_GROUPS = 32
 
 
-class CenterMaps(NamedTuple):
-    """What the centre head predicts on an R x R grid.
-
-    Attributes:
-        heat: ``[B,1,R,R]`` logits of the centre heatmap.
-        offset: ``[B,2,R,R]`` (x, y), in cells.
-        size: ``[B,2,R,R]`` (w, h), coded as the decoder says.
-    """
-
-    heat: Tensor
-    offset: Tensor
-    size: Tensor
-
-
-class CenterHead(nn.Module):
-    """CenterNet's outputs on two towers: heat from the first, offset and size from the second.
+class DenseHead(nn.Module):
+    """Two towers over the same map, and output maps on either.
 
     Args:
         inputs: channels of the response map.
-        config: width and depth of the towers.
+        config: width, depth and kind of the towers.
+        outputs: name -> (tower, channels) of every output map.
+
+    Attributes:
+        outputs: the output convolutions by name.
     """
 
-    def __init__(self, inputs: int, config: HeadConfig) -> None:
+    def __init__(
+        self, inputs: int, config: DenseHeadConfig, outputs: Mapping[str, tuple[Tower, int]]
+    ) -> None:
         super().__init__()
-        make = separable_conv if config.separable else lambda i, o: conv_bn_relu(i, o, 3)
-        widths = [inputs] + [config.width] * config.depth
-        self.classification = nn.Sequential(*(make(i, o) for i, o in pairwise(widths)))
-        self.regression = nn.Sequential(*(make(i, o) for i, o in pairwise(widths)))
-        self.heat = nn.Conv2d(widths[-1], 1, 1)
-        self.offset = nn.Conv2d(widths[-1], 2, 1)
-        self.size = nn.Conv2d(widths[-1], 2, 1)
-        for layer in (self.heat, self.offset, self.size):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.heat.bias, -2.19)  # sigmoid = 0.1: CenterNet's prior
+        self.classification = _tower(inputs, config)
+        self.regression = _tower(inputs, config)
+        self.tower_of = {name: tower for name, (tower, _) in outputs.items()}
+        self.outputs = nn.ModuleDict()
+        kernel = config.output_kernel
+        for name, (_, channels) in outputs.items():
+            conv = nn.Conv2d(config.width, channels, kernel, padding=kernel // 2)
+            nn.init.normal_(conv.weight, std=0.01)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+            norm = [nn.BatchNorm2d(channels)] if config.output_norm else []
+            self.outputs[name] = nn.Sequential(conv, *norm)
 
-    def forward(self, response: Tensor) -> CenterMaps:
-        """``[B,inputs,R,R]`` -> :class:`CenterMaps`."""
-        regression = self.regression(response)
-        return CenterMaps(
-            self.heat(self.classification(response)), self.offset(regression), self.size(regression)
-        )
+    def forward(self, response: Tensor) -> dict[str, Tensor]:
+        """``[B,inputs,R,R]`` -> output maps ``[B,channels,R,R]`` by name."""
+        towers = {
+            "classification": self.classification(response),
+            "regression": self.regression(response),
+        }
+        return {name: self.outputs[name](towers[self.tower_of[name]]) for name in self.outputs}
 
-    def set_size_prior(self, prior: float) -> None:
-        """Start the size map at ``prior`` (coded) instead of zero."""
-        with torch.no_grad():
-            self.size.bias.fill_(prior)
+    def set_bias(self, name: str, value: float) -> None:
+        """Start an output map at ``value``."""
+        nn.init.constant_(self.outputs[name][0].bias, value)  # type: ignore[index]
+
+
+def _tower(inputs: int, config: DenseHeadConfig) -> nn.Sequential:
+    widths = [inputs] + [config.width] * config.depth
+    layers: list[nn.Module] = []
+    if config.sampler:
+        layers += _layer(inputs, config.width, 1, config, relu=True)
+        widths[0] = config.width
+    for index, (before, after) in enumerate(pairwise(widths)):
+        relu = config.last_relu or index < config.depth - 1
+        if config.separable and config.norm == "batch" and relu:
+            layers.append(separable_conv(before, after))
+        else:
+            layers += _layer(before, after, 3, config, relu)
+    return nn.Sequential(*layers)
+
+
+def _layer(
+    inputs: int, outputs: int, kernel: int, config: DenseHeadConfig, relu: bool
+) -> list[nn.Module]:
+    """One convolution with its norm; separable ones have a depth-wise 3x3 in front, without norm."""
+    layers: list[nn.Module] = []
+    if kernel == 3 and config.separable:
+        layers.append(nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False))
+        kernel = 1
+    layers.append(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=config.norm != "batch")
+    )
+    if config.norm == "batch":
+        layers.append(nn.BatchNorm2d(outputs))
+    elif config.norm == "group":
+        layers.append(nn.GroupNorm(math.gcd(_GROUPS, outputs), outputs))
+    return [*layers, nn.ReLU(inplace=True)] if relu else layers

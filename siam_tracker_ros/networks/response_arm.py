@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siam_tracker_ros.networks.config import TemporalConfig
+from siam_tracker_ros.networks.config import ResponseArmConfig
 from siam_tracker_ros.networks.grid import STRIDE
 
 HEAT_FLOOR = 1e-4
@@ -83,7 +83,7 @@ def kl_to_product(label: Tensor, product: Tensor) -> Tensor:
     return (entropy - p * log_q).sum(-1)
 
 
-def repress_aberrance(heat: Tensor, state: ArmState, config: TemporalConfig) -> ArmResult:
+def repress_aberrance(heat: Tensor, state: ArmState, config: ResponseArmConfig) -> ArmResult:
     """One step of algorithm 1, lines 7 to 16.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from siam_tracker_ros.bundle import Bundle, PresenceSpec, StepResult
+from siam_tracker_ros.bundle import Bundle, Memory, PresenceSpec, StepResult
 from siam_tracker_ros.geometry import Box, CropSpec
 from siam_tracker_ros.tracking.types import Size, UInt8Array
 
@@ -29,7 +29,7 @@ class FakeSession:
     Attributes:
         starts, steps, commits: how often each was called.
         searches: the search crops of all steps, only kept with ``keep_searches``.
-        memories: whether each step was given a memory.
+        memories: what memory each step was given.
         tuning: the values set, by name.
         state: number of commits since the last start; what a real session would carry.
     """
@@ -50,7 +50,7 @@ class FakeSession:
         self.keep_searches = keep_searches
         self.starts = self.steps = self.commits = self.warm_ups = self.state = 0
         self.searches: list[UInt8Array] = []
-        self.memories: list[UInt8Array | None] = []
+        self.memories: list[Memory | None] = []
         self.previous_sizes: list[Size] = []
         self.tuning: dict[str, float] = {}
         self.closed = False
@@ -69,7 +69,7 @@ class FakeSession:
         return result
 
     def step(
-        self, search: UInt8Array, previous_size: Size, memory: UInt8Array | None = None
+        self, search: UInt8Array, previous_size: Size, memory: Memory | None = None
     ) -> StepResult:
         """Answer the trajectory's next item."""
         self._check_open()

@@ -25,9 +25,21 @@ def size_penalty(size: Size, previous: Size, strength: float) -> float:
     return math.exp(-strength * (size_change(size, previous) - 1.0))
 
 
-def smoothed_size(size: Size, previous: Size, *, score: float, rate: float, penalty: float) -> Size:
-    """Return (1 - eta) previous + eta size, eta = rate * size_penalty * score held in [0, 1]."""
-    eta = min(max(rate * size_penalty(size, previous, penalty) * score, 0.0), 1.0)
+def smoothed_size(
+    size: Size,
+    previous: Size,
+    *,
+    score: float,
+    rate: float,
+    penalty: float,
+    by_score: float = 1.0,
+) -> Size:
+    """Return (1 - eta) previous + eta size, eta = rate * size_penalty * s held in [0, 1].
+
+    s goes from 1 (``by_score`` 0) to the score itself (``by_score`` 1).
+    """
+    trust = 1.0 - by_score * (1.0 - score)
+    eta = min(max(rate * size_penalty(size, previous, penalty) * trust, 0.0), 1.0)
     return (
         (1.0 - eta) * previous[0] + eta * size[0],
         (1.0 - eta) * previous[1] + eta * size[1],

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from siam_tracker_ros.bundle import Bundle, StepResult
+from siam_tracker_ros.bundle import Bundle, Memory, StepResult
 from siam_tracker_ros.geometry import (
     MIN_SIDE,
     Box,
@@ -44,7 +44,7 @@ class _Track:
     fill: Rgb  # first frame's mean
     state: TrackState
     low: int = 0  # frames in a row below the threshold ``lost``
-    memory: UInt8Array | None = None  # the last committed frame cropped at its final box
+    memory: Memory | None = None  # the last committed frame cropped at its final box
     lost_at: float = _NEVER  # stamp of the frame that lost it
     candidate: Box | None = None  # LOST: a place that looked right in the last frame
 
@@ -58,6 +58,7 @@ class _Limits:
     size_rate: float
     window: float
     penalty: float
+    size_by_score: float
 
 
 class _Clock:
@@ -161,7 +162,7 @@ class Tracker:
             confident=box,
             fill=fill,
             state=TrackState.TRACKING,
-            memory=search if self._reads_memory else None,
+            memory=Memory(search, size) if self._reads_memory else None,
         )
         score = presence(self._bundle.presence, _usable(result, region), size)
         return TrackResult(box, score, TrackState.TRACKING, clock.timing())
@@ -278,6 +279,7 @@ class Tracker:
             score=result.score,
             rate=limits.size_rate,
             penalty=limits.penalty,
+            by_score=limits.size_by_score,
         )
         box = region.box_to_image(Box(result.box.cx, result.box.cy, *size))
         score = presence(self._bundle.presence, result, previous)
@@ -289,7 +291,9 @@ class Tracker:
         """Commit the last step and return the track with the target at ``box``."""
         memory = None
         if self._reads_memory:
-            memory = self._cut(picture, search_crop(box, self._bundle.crop), track.fill, clock)
+            region = search_crop(box, self._bundle.crop)
+            crop = self._cut(picture, region, track.fill, clock)
+            memory = Memory(crop, _size(region.box_to_crop(box)))
         self._session.commit()
         return _Track(
             box=box,
@@ -386,6 +390,7 @@ def _filled_in(settings: TrackerSettings, bundle: Bundle) -> _Limits:
         size_rate=default(settings.size_rate, "size_rate", 1.0),
         window=default(settings.window, "window", 0.0),
         penalty=default(settings.penalty, "penalty", 0.0),
+        size_by_score=tuning.get("size_by_score", 1.0),
     )
     if limits.lost > limits.found:
         raise ValueError(

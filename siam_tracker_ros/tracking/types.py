@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from siam_tracker_ros.bundle import StepResult
+from siam_tracker_ros.bundle import Memory, StepResult
 from siam_tracker_ros.geometry import Box
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class StatefulSession(Protocol):
         ...
 
     def step(
-        self, search: UInt8Array, previous_size: Size, memory: UInt8Array | None = None
+        self, search: UInt8Array, previous_size: Size, memory: Memory | None = None
     ) -> StepResult:
         """Search one crop from the current state; never changes that state.
 

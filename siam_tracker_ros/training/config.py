@@ -43,6 +43,8 @@ class SamplingConfig:
         video, still, synthetic: weights of the three kinds.
         max_gap: frames between any two of a video's triplet, at most.
         negative: both search frames from another image (no target).
+        same_category: both search frames show another object of the template's category, from
+            another image (SPM-Tracker's generalised training); negative where no category is known.
         absent: the target is wholly covered in one search frame.
         distractor: a second object beside the target.
         occluder: an object over part of the target.
@@ -53,6 +55,7 @@ class SamplingConfig:
     synthetic: float = 0.20
     max_gap: int = 50
     negative: float = 0.08
+    same_category: float = 0.0
     absent: float = 0.06
     distractor: float = 0.3
     occluder: float = 0.2
@@ -69,7 +72,8 @@ class AugmentationConfig:
         aspect: standard deviation of the log of the aspect error.
         rotation: standard deviation in degrees, stills and cut-outs only.
         stretch: standard deviation of the log of an anisotropic stretch of the picture.
-        template_shift: uniform shift of the template.
+        template_shift: uniform shift of the template (memory) crops.
+        template_scale: natural log of their size error, uniform in +-template_scale.
         photometric: 0 = none, 1 = as tuned for little data.
         low_resolution: probability that the picture is first shrunk, then enlarged.
         gray: probability of gray pictures.
@@ -85,6 +89,7 @@ class AugmentationConfig:
     rotation: float = 6.0
     stretch: float = 0.05
     template_shift: float = 2.0
+    template_scale: float = 0.0
     photometric: float = 1.0
     low_resolution: float = 0.25
     gray: float = 0.12
@@ -93,19 +98,69 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses; ``box`` says which box loss.
+class SiamSTMLossConfig:
+    """Weights of SiamSTM's losses; ``box`` says which box loss.
 
     ``center_l1`` is the paper's: L1 on offset and size at the target's cell. ``dense_giou`` adds
     GIoU and relative L1 at all cells near the centre, weighted by the label: tighter boxes from few
     samples.
     """
 
+    kind: Literal["siam_stm"] = "siam_stm"
     box: Literal["center_l1", "dense_giou"] = "dense_giou"
     offset: float = 1.0
     size: float = 0.1
     giou: float = 1.5
     arm: float = 0.5
+
+
+@dataclass(frozen=True)
+class IMSiamLossConfig:
+    """Weights of IMSiam's losses (equation 15).
+
+    Attributes:
+        box: ``iou``: -ln IoU (paper). ``giou``: 1 - GIoU, which also pulls boxes that do not meet.
+        smooth: added to both areas of the IoU (1 in the reference, 0 in the paper).
+    """
+
+    kind: Literal["im_siam"] = "im_siam"
+    box: Literal["iou", "giou"] = "iou"
+    regression: float = 1.2
+    centre: float = 0.5
+    iou: float = 0.5
+    smooth: float = 1.0
+
+
+@dataclass(frozen=True)
+class STMTrackLossConfig:
+    """Weights of STMTrack's losses; ``box`` as for IMSiam."""
+
+    kind: Literal["stm_track"] = "stm_track"
+    box: Literal["iou", "giou"] = "iou"
+    centre: float = 1.0
+    regression: float = 3.0
+    smooth: float = 0.0
+
+
+@dataclass(frozen=True)
+class SPMTrackerLossConfig:
+    """Weights and sampling of SPM-Tracker's losses (equation 1).
+
+    Attributes:
+        box: weight of the coarse stage's box loss.
+        positives, anchors: how many anchors of an image take part: positive ones, and all.
+        proposals: how many proposals of an image the fine stage is trained on, half of them
+            positive.
+    """
+
+    kind: Literal["spm_tracker"] = "spm_tracker"
+    box: float = 2.0
+    positives: int = 16
+    anchors: int = 64
+    proposals: int = 48
+
+
+LossConfig = SiamSTMLossConfig | IMSiamLossConfig | STMTrackLossConfig | SPMTrackerLossConfig
 
 
 @dataclass(frozen=True)
@@ -117,8 +172,7 @@ class OptimiserConfig:
         rate: peak learning rate of everything but the backbone.
         backbone_rate: factor on it for backbone stages.
         schedule: ``stable_decay`` (warm-up, constant, cosine to ``final`` over the last ``decay``
-            of the run; per step) or ``siam_stm`` (the paper's, per epoch: linear .001 to .005 in
-            5 epochs, then exponential to .0005).
+            of the run; per step) or a paper's own by the tracker's name, see schedules.py.
         trainable: backbone stages that train, with the epoch they start in; the others stay frozen.
         ema: decay of the moving average of the weights, which is what is validated and saved; 0 for
             none.
@@ -129,7 +183,7 @@ class OptimiserConfig:
     backbone_rate: float = 0.2
     weight_decay: float = 1e-4
     clip: float = 10.0
-    schedule: Literal["stable_decay", "siam_stm"] = "stable_decay"
+    schedule: Literal["stable_decay", "siam_stm", "im_siam", "stm_track", "spm_tracker"] = "stable_decay"
     warmup_steps: int = 100
     decay: float = 0.4
     final: float = 0.01
@@ -162,9 +216,15 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LossConfig = field(default_factory=SiamSTMLossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss.kind != self.network.tracker:
+            raise ConfigError(
+                f"loss.kind {self.loss.kind} does not train network.tracker {self.network.tracker}"
+            )
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:

@@ -33,11 +33,12 @@ from siam_tracker_ros.networks.config import ConfigError
 from siam_tracker_ros.networks.grid import STRIDE, Grid
 from siam_tracker_ros.training.config import SamplingConfig, TrainConfig
 from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_loader
-from siam_tracker_ros.training.module import SiamSTMModule
+from siam_tracker_ros.training.module import TrackerModule
+from siam_tracker_ros.training.objectives import make_objective
 from siam_tracker_ros.training.pictures import SamplePictures
+from siam_tracker_ros.training.samples import SampleSource, find_cutouts, split_sets
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
 from siam_tracker_ros.training.thresholds import FloatArray, choose_thresholds, score_samples
-from siam_tracker_ros.training.triplets import TripletSource, find_cutouts, split_sets
 
 VALIDATION_SEED = 20_000_003
 THRESHOLD_SEED = 30_000_001
@@ -70,7 +71,7 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     (out / "config.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False))
     run = config.run
     steps = run.epochs * (run.samples_per_epoch // run.batch)
-    module = SiamSTMModule(config, backbone_weights(config), steps)
+    module = TrackerModule(config, backbone_weights(config), steps)
     grid = module.network.grid
     training, held = (split_sets(sets, config.data, holdout) for holdout in (False, True))
     sources = [
@@ -133,12 +134,15 @@ def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> Non
     from all kinds.
     """
     network, made = load_network(path), read_metadata(path)
+    objective = make_objective(config.loss)
     held = split_sets(sets, config.data, True)
 
     def scores(**chances: float) -> tuple[FloatArray, FloatArray]:
         sampling = dataclasses.replace(config.sampling, **chances)
         source = _source(config, network.grid, held, sampling, THRESHOLD_SEED)
-        return score_samples(network, (source(i) for i in range(config.run.threshold_samples)))
+        sampler = SameEveryTime(config.run.threshold_samples)
+        loader = make_loader(source, sampler, min(8, config.run.threshold_samples), 0)
+        return score_samples(network, objective, loader)
 
     mixed_right, absent = scores(absent=0.6, negative=0.2)
     videos = any(s.tracks for s in held)
@@ -155,9 +159,9 @@ def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> Non
 
 def _source(
     config: TrainConfig, grid: Grid, sets: list[ImageSet], sampling: SamplingConfig, seed: int
-) -> TripletSource:
+) -> SampleSource:
     """Samples of ``sets`` whose targets lie inside the response grid."""
-    return TripletSource(
+    return SampleSource(
         sets,
         config.network.crop,
         grid.cells * STRIDE / 2,
@@ -165,6 +169,7 @@ def _source(
         sampling,
         config.augmentation,
         seed,
+        make_objective(config.loss).samples,
     )
 
 

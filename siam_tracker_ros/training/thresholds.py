@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 from siam_tracker_ros.training.losses import iou
-from siam_tracker_ros.training.triplets import Triplet
+from siam_tracker_ros.training.objectives import Batch, Objective
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -23,7 +23,9 @@ LOST_QUANTILE = 0.02
 FOUND_QUANTILE = 0.90
 
 
-def score_samples(network: SiamSTM, samples: Iterable[Triplet]) -> tuple[FloatArray, FloatArray]:
+def score_samples(
+    network: TrackerNetwork, objective: Objective, batches: Iterable[Batch]
+) -> tuple[FloatArray, FloatArray]:
     """Scores of search crops: where the target is visible and found, and where it is not there.
 
     A visible target that was missed (IoU at or below 0.5) counts for neither: which side it
@@ -31,27 +33,22 @@ def score_samples(network: SiamSTM, samples: Iterable[Triplet]) -> tuple[FloatAr
 
     Args:
         network: in evaluation mode.
-        samples: held-out triplets.
+        objective: the tracker's.
+        batches: held-out samples.
 
     Returns:
         Two arrays of scores in (0, 1).
     """
-    right, absent = [], []
+    right: list[float] = []
+    absent: list[float] = []
     with torch.inference_mode():
-        for sample in samples:
-            state = network.template(_planes(sample.template[None]))
-            searches = _planes(sample.searches)
-            maps = network.search({k: v.expand(2, -1, -1, -1) for k, v in state.items()}, searches)
-            heat = torch.sigmoid(maps.heat.float()).flatten(1)
-            score, cell = heat.max(1)
-            boxes = network.boxes(maps).flatten(2)
-            picked = boxes.gather(2, cell[:, None, None].expand(-1, 4, 1))[:, :, 0]
-            overlap = iou(picked, torch.from_numpy(sample.boxes))
-            for i in range(2):
-                if not sample.visible[i]:
-                    absent.append(float(score[i]))
-                elif overlap[i] > RIGHT_IOU:
-                    right.append(float(score[i]))
+        for batch in batches:
+            result = objective(network, batch)
+            visible = batch["visible"].flatten() > 0
+            overlap = iou(result.boxes.flatten(0, 1), batch["boxes"].flatten(0, 1).float())
+            scores = result.scores.flatten().float()
+            absent += scores[~visible].tolist()
+            right += scores[visible & (overlap > RIGHT_IOU)].tolist()
     return np.array(right), np.array(absent)
 
 
@@ -85,7 +82,3 @@ def choose_thresholds(right: FloatArray, absent: FloatArray) -> dict[str, Any]:
         "right_below_found": round(float(np.mean(right < found)), 4),
         "absent_above_lost": round(float(np.mean(absent >= lost)), 4),
     }
-
-
-def _planes(images: npt.NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(images).float().permute(0, 3, 1, 2)

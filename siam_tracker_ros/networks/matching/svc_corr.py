@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siam_tracker_ros.networks.config import ConfigError, MatchingConfig
+from siam_tracker_ros.networks.config import ConfigError, SVCCorrConfig
 from siam_tracker_ros.networks.layers import (
     center_crop,
     conv_bn_relu,
@@ -40,7 +40,7 @@ class SVCCorr(nn.Module):
         config: sizes and flags.
     """
 
-    def __init__(self, channels: int, config: MatchingConfig) -> None:
+    def __init__(self, channels: int, config: SVCCorrConfig) -> None:
         super().__init__()
         self.config = config
         k = self.kernel = config.kernel
