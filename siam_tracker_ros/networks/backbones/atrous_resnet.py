@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from siam_tracker_ros.networks.backbones.levels import level_names
 from siam_tracker_ros.networks.backbones.mobile import MEAN, STD
 from siam_tracker_ros.networks.backbones.weights import load_pretrained
+
+
+class _Stage(NamedTuple):
+    inputs: int
+    width: int
+    blocks: int
+    stride: int
+    dilation: int
+
+
+_STAGES = {
+    "layer2": _Stage(256, 128, 4, stride=2, dilation=1),
+    "layer3": _Stage(512, 256, 6, stride=1, dilation=2),
+    "layer4": _Stage(1024, 512, 3, stride=1, dilation=4),
+}
 
 
 class Bottleneck(nn.Module):
@@ -68,28 +85,42 @@ class Bottleneck(nn.Module):
 
 
 class AtrousResNet50(nn.Module):
-    """conv1 to conv4 of ResNet-50, stride 8, 1024 channels; 127 -> 15x15, 255 -> 31x31.
+    """ResNet-50, stride 8 from layer2 to the end; 127 -> 15x15, 255 -> 31x31 cells.
 
     BatchNorm always runs on its stored statistics (trackers train it frozen).
 
     Args:
         shortcut: ``1x1`` so that torchvision's ImageNet checkpoint loads whole, or pysot's ``3x3``.
-        weights: torchvision's state dict (fc and layer4 are ignored), or None for random weights.
+        weights: torchvision's state dict (fc and stages that are not built are ignored), or None
+            for random weights.
+        levels: which maps are returned, in this order: of ``layer2`` (512 channels), ``layer3``
+            (1024), ``layer4`` (2048). Stages behind the last of them are not built.
+
+    Attributes:
+        channels, strides: of the returned maps.
     """
 
-    strides = (8,)
-    channels = (1024,)
-
-    def __init__(self, shortcut: str = "1x1", weights: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        shortcut: str = "1x1",
+        weights: Mapping[str, Tensor] | None = None,
+        levels: tuple[str, ...] = ("layer3",),
+    ) -> None:
         super().__init__()
         self.side = 1 if shortcut == "1x1" else 3
+        self.levels = level_names("atrous_resnet50", levels, tuple(_STAGES))
+        self.channels = tuple(_STAGES[name].width * Bottleneck.expansion for name in levels)
+        self.strides = (8,) * len(levels)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=0, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = self._stage(64, 64, 3, stride=1, dilation=1)
-        self.layer2 = self._stage(256, 128, 4, stride=2, dilation=1)
-        self.layer3 = self._stage(512, 256, 6, stride=1, dilation=2)
+        self.layer1 = self._stage(_Stage(64, 64, 3, stride=1, dilation=1))
+        names = list(_STAGES)
+        last = max(names.index(name) for name in levels)
+        self.built = tuple(names[: last + 1])
+        for name in self.built:
+            setattr(self, name, self._stage(_STAGES[name]))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
         for module in self.modules():
@@ -97,16 +128,18 @@ class AtrousResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
             label = f"atrous_resnet50 with {shortcut} shortcuts"
-            load_pretrained(self, weights, label, ("fc.", "layer4."))
+            unused = (f"{name}." for name in names[last + 1 :])
+            load_pretrained(self, weights, label, ("fc.", *unused))
 
-    def _stage(
-        self, inputs: int, width: int, blocks: int, stride: int, dilation: int
-    ) -> nn.Sequential:
+    def _stage(self, stage: _Stage) -> nn.Sequential:
         # Within a dilated stage the first block has half the dilation.
+        width, dilation = stage.width, stage.dilation
         first = max(1, dilation // 2)
-        side = self.side if stride == 2 or dilation > 1 else 1
-        layers = [Bottleneck(inputs, width, stride, first, side, first)]
-        layers += [Bottleneck(width * 4, width, 1, dilation, None, 1) for _ in range(blocks - 1)]
+        side = self.side if stage.stride == 2 or dilation > 1 else 1
+        layers = [Bottleneck(stage.inputs, width, stage.stride, first, side, first)]
+        layers += [
+            Bottleneck(width * 4, width, 1, dilation, None, 1) for _ in range(stage.blocks - 1)
+        ]
         return nn.Sequential(*layers)
 
     def train(self, mode: bool = True) -> AtrousResNet50:
@@ -117,15 +150,20 @@ class AtrousResNet50(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        """``[B,3,n,n]`` RGB 0..255 -> ``[B,1024,S,S]``."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """``[B,3,n,n]`` RGB 0..255 -> one ``[B,C,S,S]`` for each level."""
         x = self.relu(self.bn1(self.conv1((image - self.mean) / self.std)))
-        return (self.layer3(self.layer2(self.layer1(self.maxpool(x)))),)
+        x = self.layer1(self.maxpool(x))
+        maps = {}
+        for name in self.built:
+            x = maps[name] = getattr(self, name)(x)
+        return tuple(maps[name] for name in self.levels)
 
     def stages(self) -> dict[str, nn.Module]:
         """Name the stages from the input on, for freezing."""
         stem = nn.ModuleList([self.conv1, self.bn1])
-        return {"stem": stem, "layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
+        rest = {name: getattr(self, name) for name in self.built}
+        return {"stem": stem, "layer1": self.layer1, **rest}
 
     @staticmethod
     def centred_crop(crop: int) -> int:

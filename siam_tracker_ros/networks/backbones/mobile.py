@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from siam_tracker_ros.networks.backbones.levels import level_names
 from siam_tracker_ros.networks.backbones.weights import load_pretrained
 
 MEAN = (0.485, 0.456, 0.406)
@@ -27,6 +28,10 @@ _TIMM = {
 }
 
 
+_LEVELS = {"early": 0, "middle": 1, "late": 2}
+"""Levels, and how many of the two late stages each needs."""
+
+
 class MobileBackbone(nn.Module):
     """Stages up to stride 16 of a timm mobile network, BatchNorm folded into the convolutions.
 
@@ -36,36 +41,45 @@ class MobileBackbone(nn.Module):
     Args:
         kind: ``mobilenetv2_100`` or ``tf_efficientnet_lite0``.
         weights: ImageNet state dict in timm's names, or None for random weights.
+        levels: which maps are returned, in this order: of ``early`` (stride 8), ``middle`` (the
+            first of the two late stages, stride 16), ``late`` (stride 16). Stages behind the last
+            of them are not built.
 
     Attributes:
-        channels: channels of the maps at strides 8 and 16.
+        channels, strides: of the returned maps.
     """
 
-    strides = (8, 16)
-
-    def __init__(self, kind: str, weights: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        weights: Mapping[str, Tensor] | None = None,
+        levels: tuple[str, ...] = ("early", "late"),
+    ) -> None:
         super().__init__()
+        self.levels = level_names(kind, levels, tuple(_LEVELS))
+        self.strides = tuple(8 if name == "early" else 16 for name in levels)
         name, options = _TIMM[kind]
         model = timm.create_model(name, pretrained=False, **options)
         if weights is not None:
             load_pretrained(model, weights, kind, ("classifier.",))
         model.eval()
         self.stem = _folded(model.conv_stem, model.bn1)
-        blocks = list(model.blocks)[:5]
+        blocks = list(model.blocks)[: 3 + max(_LEVELS[name] for name in levels)]
         for stage in blocks:
             _fold_stage(stage)
         self.early = nn.Sequential(*blocks[:3])
-        self.late = nn.Sequential(*blocks[3:5])
+        self.late = nn.Sequential(*blocks[3:])
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
         with torch.no_grad():
-            maps = self(torch.zeros(1, 3, 33, 33))
-        self.channels = (maps[0].shape[1], maps[1].shape[1])
+            self.channels = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 33, 33)))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B,3,n,n]`` RGB 0..255 -> features at stride 8 ``[B,C8,(n-1)/8+1,..]`` and 16."""
-        at8 = self.stem_and_early(image)
-        return at8, self.late(at8)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """``[B,3,n,n]`` RGB 0..255 -> one map for each level, (n-1)/8+1 or (n-1)/16+1 cells wide."""
+        maps = [self.stem_and_early(image)]
+        for stage in self.late:
+            maps.append(stage(maps[-1]))
+        return tuple(maps[_LEVELS[name]] for name in self.levels)
 
     def stem_and_early(self, image: Tensor) -> Tensor:
         """Return the stride-8 features, the part that stays frozen in the light configurations."""
@@ -83,7 +97,8 @@ class MobileBackbone(nn.Module):
 
     def stages(self) -> dict[str, nn.Module]:
         """Name the stages from the input on, for freezing."""
-        return {"stem": self.stem, "early": self.early, "late": self.late}
+        late = {"late": self.late} if len(self.late) else {}
+        return {"stem": self.stem, "early": self.early, **late}
 
 
 def _folded(conv: nn.Conv2d, norm: nn.Module) -> nn.Sequential:
