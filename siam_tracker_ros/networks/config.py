@@ -107,6 +107,9 @@ class AdaptiveConfig:
             convolution (7 -> a 5x5 kernel).
         difference, identity: the first two maps (off in the paper's ablations).
         separable: the 3x3 convolutions as depth-wise separable ones (light configurations).
+        norm: BatchNorm in the neck and after the 3x3 convolutions. Off for small batches: template
+            and search crops differ in statistics, so that what is compared with batch statistics in
+            training is not what is compared with stored ones later.
     """
 
     kind: Literal["adaptive"] = "adaptive"
@@ -114,6 +117,7 @@ class AdaptiveConfig:
     difference: bool = True
     identity: bool = True
     separable: bool = False
+    norm: bool = True
 
     def __post_init__(self) -> None:
         if self.cells < 3 or self.cells % 2 == 0:
