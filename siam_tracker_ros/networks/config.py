@@ -143,12 +143,20 @@ class UpChannelConfig:
     Attributes:
         template_cells, search_cells: sides of the central parts that are matched, in cells.
         width: channels of the correlated search features.
+        scale: constant factor on the correlation.
+        unit: cells' features are scaled to one length first (not in the paper: pretrained features
+            then match from the start).
+        start: initial weights; ``match``: the target's maps begin as the correlation of the
+            features themselves (not in the paper: little training data then has less to learn).
     """
 
     kind: Literal["up_channel"] = "up_channel"
     template_cells: int = 6
     search_cells: int = 24
     width: int = 256
+    scale: float = 1e-3
+    unit: bool = False
+    start: Literal["random", "match"] = "random"
 
     def __post_init__(self) -> None:
         _at_least_one("width", self.width)
@@ -195,6 +203,8 @@ class RegionHeadConfig:
         kernel: side of the fusion convolution (the paper's text says 1, its weights are 3).
         width: channels after the fusion convolution.
         hidden: width of the fully connected layers.
+        start: initial weights; ``match``: the fusion begins with the difference of template and
+            candidate (not in the paper).
     """
 
     kind: Literal["region"] = "region"
@@ -203,6 +213,7 @@ class RegionHeadConfig:
     kernel: Literal[1, 3] = 3
     width: int = 256
     hidden: int = 256
+    start: Literal["random", "match"] = "random"
 
     def __post_init__(self) -> None:
         _at_least_one("width", self.width)
