@@ -130,10 +130,14 @@ class SpaceTimeConfig:
 
     Attributes:
         label: the memory branch sees the foreground map of the target's box (g, equation 1).
+        label_at: where it is added: after the first convolution (``stem``, the paper's), or on the
+            stride-8 map (``early``, ours), so that the stages below can stay frozen without a
+            backward pass through them.
     """
 
     kind: Literal["space_time"] = "space_time"
     label: bool = True
+    label_at: Literal["stem", "early"] = "stem"
 
 
 @dataclass(frozen=True)
