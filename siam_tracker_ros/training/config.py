@@ -146,8 +146,16 @@ class STMTrackLossConfig:
 class SPMTrackerLossConfig:
     """Weights and sampling of SPM-Tracker's losses (equation 1).
 
+    What is not the defaults here is not in the paper; it learns more from few samples.
+
     Attributes:
         box: weight of the coarse stage's box loss.
+        classes: the coarse stage's class loss: cross-entropy of ``sampled`` anchors, or ``focal``
+            loss of all of them.
+        regression: ``smooth_l1`` on deltas; ``giou`` on the decoded boxes (in the fine stage
+            both).
+        positive: an anchor that overlaps an object more than this is positive.
+        best: so is an object's best anchor, whatever its overlap.
         positives, anchors: how many anchors of an image take part: positive ones, and all.
         proposals: how many proposals of an image the fine stage is trained on, half of them
             positive.
@@ -155,6 +163,10 @@ class SPMTrackerLossConfig:
 
     kind: Literal["spm_tracker"] = "spm_tracker"
     box: float = 2.0
+    classes: Literal["sampled", "focal"] = "sampled"
+    regression: Literal["smooth_l1", "giou"] = "smooth_l1"
+    positive: float = 0.6
+    best: bool = False
     positives: int = 16
     anchors: int = 64
     proposals: int = 48
@@ -250,4 +262,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
             if not isinstance(node, dict):
                 raise ConfigError(f"override {override!r}: {parent} is not a section")
         node[last] = yaml.safe_load(text)
+    if isinstance(values, dict):
+        values["loss"] = _with_kind(values)
     return from_mapping(TrainConfig, values, str(path))
+
+
+def _with_kind(values: dict[str, Any]) -> Any:
+    """Return the loss section; one that names no kind is the tracker's."""
+    network, loss = values.get("network"), values.get("loss", {})
+    if not isinstance(network, dict) or not isinstance(loss, dict):
+        return loss
+    return {"kind": network.get("tracker", "siam_stm"), **loss}
