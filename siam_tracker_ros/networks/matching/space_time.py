@@ -43,7 +43,7 @@ class SpaceTimeRead(nn.Module):
         return torch.cat([found.to(query.dtype), query], dim=1)
 
     def weights(self, memory: Tensor, query: Tensor, mask: Tensor | None = None) -> Tensor:
-        """w of equation (3), transposed: ``[B,R*R,T*S*S]``, rows sum to 1, FP32; arguments as ``forward``."""
+        """The weights of equation (3), transposed: ``[B,R*R,T*S*S]``, rows sum to 1, FP32; arguments as ``forward``."""
         keys = memory.transpose(1, 2).flatten(2)
         cells = query.flatten(2).transpose(1, 2) * (1 / math.sqrt(query.shape[1]))
         with torch.autocast(query.device.type, enabled=False):
