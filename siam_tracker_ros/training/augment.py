@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from siam_tracker_ros.geometry import Box
+from siam_tracker_ros.geometry import Box, Crop
 from siam_tracker_ros.training.config import AugmentationConfig
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -35,6 +35,13 @@ def deformed_size(deformation: FloatArray, w: float, h: float) -> tuple[float, f
         2 * math.hypot(d[0, 0] * w / 2, d[0, 1] * h / 2),
         2 * math.hypot(d[1, 0] * w / 2, d[1, 1] * h / 2),
     )
+
+
+def deformed_box(box: Box, crop: Crop, deformation: FloatArray) -> Box:
+    """Where ``box`` (image px) is seen in a crop cut with ``deformation`` (crop px)."""
+    x, y = deformation @ (box.cx - crop.cx, box.cy - crop.cy)
+    w, h = deformed_size(deformation, box.w, box.h)
+    return crop.box_to_crop(Box(crop.cx + x, crop.cy + y, w, h))
 
 
 def photometric(rng: np.random.Generator, image: UInt8Array, strength: float) -> UInt8Array:

@@ -46,23 +46,60 @@ class EpochSampler(Sampler[int]):
     def __init__(self, size: int) -> None:
         self.size = size
         self.epoch = 0
+        self.skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
+    def skip(self, samples: int) -> None:
+        """Leave out the first ``samples`` once, where the next pass begins."""
+        self.skipped = samples
+
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+        first, self.skipped = self.epoch * self.size + self.skipped, 0
+        return iter(range(first, (self.epoch + 1) * self.size))
+
+
+class ResumableLoader(DataLoader[dict[str, Tensor]]):
+    """A loader that goes on where a checkpoint was made, also in the middle of an epoch.
+
+    Lightning keeps its state in the checkpoint. Where Lightning has put its own sampler for several
+    devices around :class:`EpochSampler`, the epoch begins anew.
+    """
+
+    served = 0
+    """Batches handed out in this epoch."""
+
+    resumed = 0
+    """Batches that the next pass leaves out."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how far the epoch is."""
+        return {"served": self.served}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass begin where ``state`` was taken; a whole epoch leaves out nothing."""
+        self.resumed = self.served = state["served"] % len(self)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
+        """Yield batches; begins with the first of them, when Lightning has set the epoch."""
+        self.served, self.resumed = self.resumed, 0
+        if self.served and isinstance(self.sampler, EpochSampler):
+            self.sampler.skip(self.served * (self.batch_size or 1))
+        for batch in super().__iter__():
+            self.served += 1
+            yield batch
 
 
 def make_loader(
     source: SampleSource, sampler: Sampler[int], batch: int, workers: int
-) -> DataLoader[dict[str, Tensor]]:
+) -> ResumableLoader:
     """Batches of ``batch`` samples of the indices that ``sampler`` names."""
-    return DataLoader(
+    return ResumableLoader(
         SampleDataset(source),
         batch_size=batch,
         sampler=sampler,

@@ -11,28 +11,42 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+GREEN, RED, YELLOW = (0, 255, 0), (255, 0, 0), (255, 255, 0)
+
 
 def sample_sheet(batch: dict[str, Tensor], rows: int = 6) -> npt.NDArray[np.uint8]:
-    """Template and search crops of ``rows`` samples, boxes green (visible) or red; ``uint8 [H,W,3]`` RGB."""
+    """Template and search crops of ``rows`` samples with their boxes; ``uint8 [H,W,3]`` RGB.
+
+    Targets are green, or red where they are not to be seen; related objects yellow.
+    """
     lines = []
     for i in range(min(rows, len(batch["template"]))):
-        searches = batch["searches"][i].numpy()
-        size = searches.shape[1]
-        template = batch["template"][i].numpy()
-        tile = np.zeros((size, template.shape[1], 3), np.uint8)
-        tile[: template.shape[0]] = template
-        tiles = [tile]
-        for image, box, seen in zip(searches, batch["boxes"][i], batch["visible"][i], strict=True):
-            drawn = image.copy()
-            cx, cy, w, h = (float(v) for v in box)
-            corners = [
-                (round(cx - w / 2), round(cy - h / 2)),
-                (round(cx + w / 2), round(cy + h / 2)),
-            ]
-            cv2.rectangle(drawn, *corners, (0, 255, 0) if seen > 0 else (255, 0, 0), 1)
-            tiles.append(drawn)
+        size = batch["searches"].shape[2]
+        tiles = []
+        for image, box in zip(
+            batch["template"][i].numpy(), batch["template_boxes"][i], strict=True
+        ):
+            tile = np.zeros((size, image.shape[1], 3), np.uint8)
+            tile[: image.shape[0]] = image
+            _draw(tile, box, GREEN)
+            tiles.append(tile)
+        for j, image in enumerate(batch["searches"][i].numpy()):
+            tile = image.copy()
+            for box, there in zip(batch["related"][i, j], batch["related_mask"][i, j], strict=True):
+                if there > 0:
+                    _draw(tile, box, YELLOW)
+            _draw(tile, batch["boxes"][i, j], GREEN if batch["visible"][i, j] > 0 else RED)
+            tiles.append(tile)
         lines.append(np.hstack(tiles))
     return np.vstack(lines)
+
+
+def _draw(image: npt.NDArray[np.uint8], box: Tensor, colour: tuple[int, int, int]) -> None:
+    """Draw the outline of ``box`` (cx, cy, w, h)."""
+    cx, cy, w, h = (float(v) for v in box)
+    first = (round(cx - (w - 1) / 2), round(cy - (h - 1) / 2))
+    last = (round(cx + (w - 1) / 2), round(cy + (h - 1) / 2))
+    cv2.rectangle(image, first, last, colour, 1)
 
 
 class SamplePictures(Callback):

@@ -1,4 +1,4 @@
-"""Training samples: a template and two search crops of the same object, from videos, stills or synthetic clips.
+"""Training samples: template and search crops of one object, from videos, stills or synthetic clips.
 
 Sample ``i`` of seed ``s`` is always the same, whichever worker makes it and however often a run was
 stopped.
@@ -9,27 +9,21 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from siam_tracker_ros.geometry import (
-    ArrayPicture,
-    Box,
-    Crop,
-    CropSpec,
-    context_side,
-    extract_crop,
-)
+from siam_tracker_ros.geometry import ArrayPicture, Box, Crop, CropSpec, box_side, extract_crop
 from siam_tracker_ros.training import augment
 from siam_tracker_ros.training.config import AugmentationConfig, DataConfig, SamplingConfig
-from siam_tracker_ros.training.tar_sets import DataError, ImageCache, ImageRef, ImageSet, TargetRef
+from siam_tracker_ros.training.tar_sets import DataError, ImageSet
+from siam_tracker_ros.training.views import View, ViewSource, mirrored
 
 UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.floating]
 
 GRID_MARGIN = 4.0
 """Targets are kept at least half a cell inside the response grid, crop px."""
@@ -37,20 +31,11 @@ GRID_MARGIN = 4.0
 MAX_RELATED = 8
 """Boxes of ``Sample.related`` in a search."""
 
+MIN_SEEN = 0.25
+"""Part of a related object's area inside the crop, at least."""
 
-class View(NamedTuple):
-    """An object in a picture: RGB array and box (image px)."""
-
-    image: UInt8Array
-    box: Box
-
-
-@dataclass(frozen=True)
-class Cutout:
-    """An object with an outline: ``uint8 [h,w,3]`` RGB and ``uint8 [h,w]`` alpha, cropped to the object."""
-
-    rgb: UInt8Array
-    alpha: UInt8Array
+MAX_COVERED = 0.5
+"""Part of what is seen of a related object under what was laid over it, at most."""
 
 
 class SampleShape(NamedTuple):
@@ -90,6 +75,56 @@ class Sample(NamedTuple):
     related_mask: npt.NDArray[np.float32]
 
 
+@dataclass
+class Search:
+    """A search crop in the making.
+
+    Attributes:
+        image: ``uint8 [nx,nx,3]`` RGB.
+        box: the object in the middle, crop px.
+        visible: that object can be seen.
+        related: the other objects of its category, crop px.
+    """
+
+    image: UInt8Array
+    box: Box
+    visible: bool
+    related: list[Box]
+
+    def clipped(self, box: Box) -> Box:
+        """Return the part of ``box`` in the crop."""
+        return box.clipped_to_image(self.image.shape[1], self.image.shape[0])
+
+    def lay(self, box: Box, related: bool) -> None:
+        """Account for what was pasted at ``box``: it hides related objects, and may be one."""
+        self.related = [
+            other
+            for other in self.related
+            if _overlap(self.clipped(other), box) <= MAX_COVERED * self.clipped(other).area
+        ]
+        if related:
+            self.related.append(box)
+
+    def related_boxes(self, response: float) -> list[Box]:
+        """The first :data:`MAX_RELATED` related objects by distance from the middle, its own object first.
+
+        Args:
+            response: half the width of the response grid, crop px: centres inside only.
+        """
+        mid = (self.image.shape[0] - 1) / 2
+
+        def distance(box: Box) -> float:
+            return max(abs(box.cx - mid), abs(box.cy - mid))
+
+        others = [
+            box
+            for box in self.related
+            if distance(box) < response and self.clipped(box).area >= MIN_SEEN * box.area
+        ]
+        own = [self.box] if self.visible else []
+        return (own + sorted(others, key=distance))[:MAX_RELATED]
+
+
 class SampleSource:
     """Makes samples from image sets.
 
@@ -113,226 +148,119 @@ class SampleSource:
         seed: int,
         shape: SampleShape = TRIPLET,
     ) -> None:
-        self.shape = shape
-        self.crop, self.response = crop, response
+        self.crop, self.response, self.shape = crop, response, shape
         self.sampling, self.augmentation, self.seed = sampling, augmentation, seed
-        self.load = ImageCache(data.cache_gib * 2**30)
-        self.stills = [(s.stills, data.sets.get(s.name, 1.0)) for s in sets if s.stills]
-        self.videos = [
-            ([t for t in s.tracks.values() if len(t) > 1], data.sets.get(s.name, 1.0)) for s in sets
-        ]
-        self.videos = [(tracks, weight) for tracks, weight in self.videos if tracks]
-        self.images: list[ImageRef] = [ref for s in sets for ref in s.images]
-        self.objects: list[TargetRef] = [t for targets, _ in self.stills for t in targets]
-        self.by_category: dict[str, list[TargetRef]] = {}
-        for target in self.objects:
-            if target.category:
-                self.by_category.setdefault(target.category, []).append(target)
-        self.cutout_files = find_cutouts(data)
-        self._cutouts: dict[int, Cutout | None] = {}
-        weights = {
-            "video": sampling.video if self.videos else 0.0,
-            "still": sampling.still if self.stills else 0.0,
-            "synthetic": sampling.synthetic
-            if self.images and (self.cutout_files or self.objects)
-            else 0.0,
-        }
-        if not sum(weights.values()):
-            raise DataError("the training sets hold no usable objects")
-        self.kinds = list(weights)
-        self.kind_weights = np.array([weights[k] for k in self.kinds]) / sum(weights.values())
+        self.views = ViewSource(sets, data, sampling, find_cutouts(data))
 
     def __call__(self, index: int) -> Sample:
         """Return sample ``index``."""
         rng = np.random.default_rng((self.seed, index))
         sampling = self.sampling
-        kind = self.kinds[int(rng.choice(len(self.kinds), p=self.kind_weights))]
-        views = self._views(rng, kind)
-        memory, shown = views[: self.shape.templates], views[self.shape.templates :]
-        negative = rng.random() < sampling.negative
-        if negative:
-            shown = self._views(rng, kind)[self.shape.templates :]
+        pair, memory, shown = self.views(rng, *self.shape)
+        category = memory[0].category
         if rng.random() < self.augmentation.flip:
-            memory, shown = [_mirrored(v) for v in memory], [_mirrored(v) for v in shown]
-        absent = rng.random() < sampling.absent and not negative
-        covered = int(rng.integers(len(shown))) if absent else -1
-        rotate = kind != "video"
-        searches, boxes, visible = [], [], []
+            memory, shown = mirrored(memory), mirrored(shown)
+        cover = pair == "instance" and rng.random() < sampling.absent
+        covered = int(rng.integers(len(shown))) if cover else -1
+        searches = []
         for position, view in enumerate(shown):
-            canvas, box = self._search(rng, view, rotate)
-            seen = not negative
+            search = self._search(rng, view)
+            # Nothing in a negative sample is of the template's category.
+            avoid = category if pair == "none" else None
             if rng.random() < sampling.distractor:
-                self._paste_distractor(rng, canvas, box)
+                self._paste(rng, search, _beside(rng, search.box), avoid, category)
             if position == covered:
-                self._paste_cover(rng, canvas, box)
-                seen = False
+                over = search.box.scaled(rng.uniform(1.1, 1.5))
+                self._paste(rng, search, over, avoid, category, whole=True)
+                search.visible = False
             elif rng.random() < sampling.occluder:
-                self._paste_occluder(rng, canvas, box)
-            searches.append(canvas)
-            boxes.append(tuple(box))
-            visible.append(float(seen))
-        cut = [self._template(rng, view) for view in memory]
-        templates, searches = self._look(rng, [crop for crop, _ in cut], searches)
-        related = np.zeros((len(boxes), MAX_RELATED, 4), np.float32)
-        mask = np.zeros((len(boxes), MAX_RELATED), np.float32)
-        mask[:, 0] = visible
-        related[:, 0] = np.array(boxes) * mask[:, :1]
+                self._paste(rng, search, _across(rng, search.box), avoid, category)
+            searches.append(search)
+        templates = [self._template(rng, view) for view in memory]
+        template_images, search_images = self._look(
+            rng, [image for image, _ in templates], [search.image for search in searches]
+        )
+        related = np.zeros((len(searches), MAX_RELATED, 4), np.float32)
+        mask = np.zeros((len(searches), MAX_RELATED), np.float32)
+        for i, search in enumerate(searches if pair != "none" else []):
+            found = search.related_boxes(self.response)
+            related[i, : len(found)] = np.array([tuple(box) for box in found]).reshape(-1, 4)
+            mask[i, : len(found)] = 1
         return Sample(
-            np.stack(templates),
-            np.array([tuple(box) for _, box in cut], dtype=np.float32),
-            np.stack(searches),
-            np.array(boxes, dtype=np.float32),
-            np.array(visible, dtype=np.float32),
+            np.stack(template_images),
+            np.array([tuple(box) for _, box in templates], dtype=np.float32),
+            np.stack(search_images),
+            np.array([tuple(search.box) for search in searches], dtype=np.float32),
+            np.array([pair == "instance" and s.visible for s in searches], dtype=np.float32),
             related,
             mask,
         )
 
-    # -- what is seen ---------------------------------------------------------------------------
-
-    def _views(self, rng: np.random.Generator, kind: str) -> list[View]:
-        if kind == "video":
-            return self._video(rng)
-        if kind == "still":
-            view = self._still(rng)
-            return [view] * sum(self.shape)
-        return self._synthetic(rng)
-
-    def _video(self, rng: np.random.Generator) -> list[View]:
-        tracks = _pick(rng, self.videos)
-        track = tracks[int(rng.integers(len(tracks)))]
-        anchor = track[int(rng.integers(len(track)))]
-        near = [t for t in track if abs(t.frame - anchor.frame) <= self.sampling.max_gap]
-        # A track sampled more thinly than max_gap still has its neighbours.
-        near = near if len(near) > 1 else track
-        chosen = [anchor, *(near[int(rng.integers(len(near)))] for _ in range(sum(self.shape) - 1))]
-        return [View(self.load(t.image), t.box) for t in chosen]
-
-    def _still(self, rng: np.random.Generator) -> View:
-        targets = _pick(rng, self.stills)
-        target = targets[int(rng.integers(len(targets)))]
-        return View(self.load(target.image), target.box)
-
-    def _synthetic(self, rng: np.random.Generator) -> list[View]:
-        """Frames of a clip: a cut-out moves, grows and turns before a moving background."""
-        cutout = self._cutout(rng)
-        look_alike = self._cutout(rng) if rng.random() < 0.4 else None
-        background = self.load(self.images[int(rng.integers(len(self.images)))])
-        size = rng.uniform(40, 150)
-        angle = 0.0
-        views = []
-        for frame in range(sum(self.shape)):
-            if frame and rng.random() < 0.3:
-                background = self.load(self.images[int(rng.integers(len(self.images)))])
-            image = np.array(background)
-            height, width = image.shape[:2]
-            size *= math.exp(rng.normal(0, 0.12))
-            angle += rng.normal(0, 8)
-            shape, outline = _turned(cutout, angle)
-            k = min(size, 0.8 * min(height, width)) / math.sqrt(shape.shape[0] * shape.shape[1])
-            w, h = max(12.0, k * shape.shape[1]), max(12.0, k * shape.shape[0])
-            w, h = min(w, width - 2.0), min(h, height - 2.0)
-            box = Box(
-                rng.uniform(w / 2, width - w / 2),
-                rng.uniform(h / 2, height - h / 2),
-                round(w),
-                round(h),
-            )
-            # Whole pixels, as paste lays them: the label is the pasted object's own extent.
-            x, y = round(box.cx - (box.w - 1) / 2), round(box.cy - (box.h - 1) / 2)
-            box = Box.from_xywh(x, y, box.w, box.h)
-            if look_alike is not None:
-                a, d = rng.uniform(0, 2 * math.pi), rng.uniform(1.0, 2.0)
-                beside = Box(box.cx + w * d * math.cos(a), box.cy + h * d * math.sin(a), w, h)
-                augment.paste(rng, image, look_alike.rgb, beside, look_alike.alpha)
-            augment.paste(rng, image, shape, box, outline)
-            views.append(View(image, box))
-        return views
-
-    def _cutout(self, rng: np.random.Generator) -> Cutout:
-        if self.cutout_files and (not self.objects or rng.random() < 0.6):
-            for _ in range(8):
-                index = int(rng.integers(len(self.cutout_files)))
-                if index not in self._cutouts:
-                    self._cutouts[index] = read_cutout(self.cutout_files[index])
-                cutout = self._cutouts[index]
-                if cutout is not None:
-                    return cutout
-        rgb = self._object_patch(rng, None)
-        alpha = np.zeros(rgb.shape[:2], np.uint8)
-        h, w = alpha.shape
-        cv2.ellipse(alpha, (w // 2, h // 2), (w // 2, h // 2), 0, 0, 360, 255, -1)
-        return Cutout(rgb, alpha)
-
-    def _object_patch(self, rng: np.random.Generator, category: str | None) -> UInt8Array:
-        if not self.objects:
-            image = self.load(self.images[int(rng.integers(len(self.images)))])
-            h, w = (max(8, int(v * rng.uniform(0.15, 0.5))) for v in image.shape[:2])
-            y, x = (
-                int(rng.integers(image.shape[0] - h + 1)),
-                int(rng.integers(image.shape[1] - w + 1)),
-            )
-            return image[y : y + h, x : x + w]
-        pool = self.by_category.get(category or "", self.objects)
-        target = pool[int(rng.integers(len(pool)))]
-        image = self.load(target.image)
-        x1, y1, x2, y2 = target.box.clipped_to_image(image.shape[1], image.shape[0]).edges
-        x, y = max(0, round(x1 + 0.5)), max(0, round(y1 + 0.5))
-        patch = image[y : max(y + 4, round(y2 + 0.5)), x : max(x + 4, round(x2 + 0.5))]
-        return patch if patch.size else image
-
     # -- where it is cut ------------------------------------------------------------------------
 
     def _template(self, rng: np.random.Generator, view: View) -> tuple[UInt8Array, Box]:
-        """Template crop with jitter, and the box in it (crop px)."""
-        picture = ArrayPicture(view.image)
-        side = context_side(view.box.w, view.box.h, self.crop.context)
-        reach = self.augmentation.template_shift * side / self.crop.template
-        dx, dy = rng.uniform(-reach, reach, 2)
-        crop = Crop(view.box.cx + dx, view.box.cy + dy, side, self.crop.template)
-        return extract_crop(picture, crop, picture.mean_rgb()), crop.box_to_crop(view.box)
+        """Template crop with jitter, and the box in it (crop px).
 
-    def _search(self, rng: np.random.Generator, view: View, rotate: bool) -> tuple[UInt8Array, Box]:
-        """Search crop with jitter, and the box in it (crop px)."""
+        A memory crop, which is as large as a search, is cut like one: turned and stretched too.
+        """
         config = self.augmentation
-        deformation = augment.random_deformation(rng, config, rotate)
+        alike = self.crop.template == self.crop.search
+        deformation = self._deformation(rng, view) if alike else np.eye(2)
+        size = augment.deformed_size(deformation, view.box.w, view.box.h)
+        grow = math.exp(rng.uniform(-config.template_scale, config.template_scale))
+        side = box_side(*size, self.crop) * grow
+        shift = rng.uniform(-config.template_shift, config.template_shift, 2)
+        crop = _placed(view.box, side, self.crop.template, shift, deformation)
+        return (
+            self._cut(rng, view, crop, deformation, surround=alike),
+            augment.deformed_box(view.box, crop, deformation),
+        )
+
+    def _search(self, rng: np.random.Generator, view: View) -> Search:
+        """Search crop with jitter, and what is in it."""
+        config = self.augmentation
+        deformation = self._deformation(rng, view)
         w, h = augment.deformed_size(deformation, view.box.w, view.box.h)
         # The tracker's idea of the size is off by this much; the crop's scale follows that idea.
         size, aspect = rng.uniform(-config.scale, config.scale), rng.normal(0, config.aspect)
         believed = (w * math.exp(size + aspect), h * math.exp(size - aspect))
-        side = context_side(*believed, self.crop.context) * self.crop.search / self.crop.template
-        k = self.crop.search / side
+        side = box_side(*believed, self.crop) * self.crop.search / self.crop.template
         if rng.random() < 0.5:
             shift = rng.normal(0, config.shift_near, 2)
         else:
             shift = rng.uniform(-config.shift, config.shift, 2)
         limit = self.response - GRID_MARGIN
-        shift = np.clip(shift, -limit, limit)
-        # u = mid + k D (x - c) must put the target's centre at mid + shift.
-        back = np.linalg.solve(k * deformation, shift)
-        crop = Crop(view.box.cx - back[0], view.box.cy - back[1], side, self.crop.search)
-        picture = ArrayPicture(view.image)
-        canvas = extract_crop(picture, crop, picture.mean_rgb(), deformation)
-        if rotate and rng.random() < self.augmentation.surround:
-            canvas = self._surrounded(rng, canvas, picture, crop, deformation)
-        mid = (self.crop.search - 1) / 2
-        return canvas, Box(mid + shift[0], mid + shift[1], k * w, k * h)
+        crop = _placed(view.box, side, self.crop.search, np.clip(shift, -limit, limit), deformation)
+        return Search(
+            self._cut(rng, view, crop, deformation, surround=True),
+            augment.deformed_box(view.box, crop, deformation),
+            True,
+            [augment.deformed_box(box, crop, deformation) for box in view.related],
+        )
 
-    def _surrounded(
+    def _deformation(self, rng: np.random.Generator, view: View) -> FloatArray:
+        return augment.random_deformation(rng, self.augmentation, rotate=not view.filmed)
+
+    def _cut(
         self,
         rng: np.random.Generator,
-        canvas: UInt8Array,
-        picture: ArrayPicture,
+        view: View,
         crop: Crop,
-        deformation: npt.NDArray[np.floating],
+        deformation: FloatArray,
+        surround: bool,
     ) -> UInt8Array:
-        """Show another picture where this one ends.
+        """Cut ``crop``; with ``surround``, another picture may show where a still ends.
 
         Objects that fill their photograph would otherwise always stand in a plain field, and
         finding the field's hole would do for finding the object.
         """
+        picture = view.picture
+        canvas = extract_crop(picture, crop, view.fill, deformation)
+        if view.filmed or not surround or rng.random() >= self.augmentation.surround:
+            return canvas
         ones = np.broadcast_to(np.uint8(255), (picture.height, picture.width))
         inside = extract_crop(ArrayPicture(ones, "gray"), crop, (0, 0, 0), deformation)
-        other = self.load(self.images[int(rng.integers(len(self.images)))])
+        other = self.views.background(rng)
         side = rng.uniform(0.6, 1.0) * min(other.shape[:2])
         cx, cy = (rng.uniform(side / 2, n - side / 2) for n in (other.shape[1], other.shape[0]))
         around = extract_crop(ArrayPicture(other), Crop(cx, cy, side, crop.size), (0, 0, 0))
@@ -340,26 +268,20 @@ class SampleSource:
 
     # -- what happens to it ---------------------------------------------------------------------
 
-    def _paste_distractor(self, rng: np.random.Generator, canvas: UInt8Array, box: Box) -> None:
-        a, d = rng.uniform(0, 2 * math.pi), rng.uniform(0.9, 2.0)
-        f = rng.uniform(0.7, 1.3)
-        g = f * rng.uniform(0.8, 1.25)
-        beside = Box(
-            box.cx + math.cos(a) * box.w * d, box.cy + math.sin(a) * box.h * d, box.w * f, box.h * g
-        )
-        augment.paste(rng, canvas, self._object_patch(rng, None), beside)
-
-    def _paste_occluder(self, rng: np.random.Generator, canvas: UInt8Array, box: Box) -> None:
-        narrow, wide = rng.uniform(0.3, 0.6), rng.uniform(0.5, 1.1)
-        fw, fh = (narrow, wide) if rng.random() < 0.5 else (wide, narrow)
-        dx, dy = rng.uniform(-0.6, 0.6, 2)
-        over = Box(box.cx + dx * box.w, box.cy + dy * box.h, box.w * fw, box.h * fh)
-        augment.paste(rng, canvas, self._object_patch(rng, None), over)
-
-    def _paste_cover(self, rng: np.random.Generator, canvas: UInt8Array, box: Box) -> None:
-        patch = self._object_patch(rng, None)
-        outline = np.full(patch.shape[:2], 255, np.uint8)
-        augment.paste(rng, canvas, patch, box.scaled(rng.uniform(1.1, 1.5)), outline)
+    def _paste(
+        self,
+        rng: np.random.Generator,
+        search: Search,
+        box: Box,
+        avoid: str | None,
+        category: str | None,
+        whole: bool = False,
+    ) -> None:
+        """Lay an object of another picture over the crop; ``whole``: with no soft outline."""
+        patch, kind = self.views.patch(rng, avoid)
+        outline = np.full(patch.shape[:2], 255, np.uint8) if whole else None
+        augment.paste(rng, search.image, patch, box, outline)
+        search.lay(box, related=kind is not None and kind == category)
 
     def _look(
         self, rng: np.random.Generator, templates: list[UInt8Array], searches: list[UInt8Array]
@@ -377,30 +299,35 @@ class SampleSource:
         return templates, searches
 
 
-def _pick(rng: np.random.Generator, pools: Sequence[tuple[list, float]]) -> list:  # type: ignore[type-arg]
-    weights = np.array([weight for _, weight in pools])
-    return pools[int(rng.choice(len(pools), p=weights / weights.sum()))][0]
+def _placed(box: Box, side: float, size: int, shift: FloatArray, deformation: FloatArray) -> Crop:
+    """Return the crop in which the centre of ``box`` is ``shift`` crop px from the middle."""
+    # u = mid + k D (x - c) must put the box's centre at mid + shift.
+    back = np.linalg.solve(size / side * deformation, shift)
+    return Crop(box.cx - float(back[0]), box.cy - float(back[1]), side, size)
 
 
-def _mirrored(view: View) -> View:
-    image = np.ascontiguousarray(view.image[:, ::-1])
-    box = view.box
-    return View(image, Box(image.shape[1] - 1 - box.cx, box.cy, box.w, box.h))
+def _beside(rng: np.random.Generator, box: Box) -> Box:
+    """Place of a distractor."""
+    a, d = rng.uniform(0, 2 * math.pi), rng.uniform(0.9, 2.0)
+    f = rng.uniform(0.7, 1.3)
+    g = f * rng.uniform(0.8, 1.25)
+    return Box(
+        box.cx + math.cos(a) * box.w * d, box.cy + math.sin(a) * box.h * d, box.w * f, box.h * g
+    )
 
 
-def _turned(cutout: Cutout, angle: float) -> tuple[UInt8Array, UInt8Array]:
-    """Rotate a cut-out and crop it to its outline again."""
-    h, w = cutout.alpha.shape
-    matrix = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), angle, 1.0)
-    n = int(math.hypot(w, h)) + 2
-    matrix[:, 2] += ((n - w) / 2, (n - h) / 2)
-    rgb = cv2.warpAffine(cutout.rgb, matrix, (n, n))
-    alpha = cv2.warpAffine(cutout.alpha, matrix, (n, n))
-    rows, columns = np.nonzero(alpha.max(axis=1) > 127)[0], np.nonzero(alpha.max(axis=0) > 127)[0]
-    if not rows.size or not columns.size:
-        return cutout.rgb, cutout.alpha
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return rgb[part], alpha[part]
+def _across(rng: np.random.Generator, box: Box) -> Box:
+    """Place of an occluder over a part of ``box``."""
+    narrow, wide = rng.uniform(0.3, 0.6), rng.uniform(0.5, 1.1)
+    fw, fh = (narrow, wide) if rng.random() < 0.5 else (wide, narrow)
+    dx, dy = rng.uniform(-0.6, 0.6, 2)
+    return Box(box.cx + dx * box.w, box.cy + dy * box.h, box.w * fw, box.h * fh)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Area common to both."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.edges, b.edges
+    return max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
 
 
 def find_cutouts(data: DataConfig) -> list[Path]:
@@ -426,24 +353,6 @@ def find_cutouts(data: DataConfig) -> list[Path]:
     return files
 
 
-def read_cutout(path: Path, limit: int = 256) -> Cutout | None:
-    """Read a PNG with alpha, cropped to its object and at most ``limit`` px; None if it has no usable outline."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
-        return None
-    alpha = image[:, :, 3]
-    rows, columns = np.nonzero(alpha.max(axis=1) > 127)[0], np.nonzero(alpha.max(axis=0) > 127)[0]
-    if rows.size < 12 or columns.size < 12:
-        return None
-    image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    k = limit / max(image.shape[:2])
-    if k < 1:
-        size = (max(1, round(image.shape[1] * k)), max(1, round(image.shape[0] * k)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    rgb = cv2.cvtColor(image[:, :, :3], cv2.COLOR_BGR2RGB)
-    return Cutout(rgb, np.ascontiguousarray(image[:, :, 3]))
-
-
 def split_sets(sets: Sequence[ImageSet], data: DataConfig, holdout: bool) -> list[ImageSet]:
     """Return the training part of the sets, or the part held out for validation.
 
@@ -465,5 +374,5 @@ def split_sets(sets: Sequence[ImageSet], data: DataConfig, holdout: bool) -> lis
             for r in s.images
             if r.name in kept or (r.name not in labelled and held(r.name) == holdout)
         ]
-        result.append(ImageSet(s.name, stills, tracks, images, s.skipped, s.sha256))
+        result.append(replace(s, stills=stills, tracks=tracks, images=images))
     return result

@@ -55,6 +55,8 @@ class ImageSet:
         stills: objects in single images.
         tracks: objects followed through a video, by (video, track), in order of frames.
         images: every image, for backgrounds.
+        annotated: every object of an image, those that are left out below included: too small to
+            be followed is still one of its category.
         skipped: reasons and counts of objects that were left out.
     """
 
@@ -62,6 +64,7 @@ class ImageSet:
     stills: list[TargetRef] = field(default_factory=list)
     tracks: dict[tuple[str, int], list[TargetRef]] = field(default_factory=dict)
     images: list[ImageRef] = field(default_factory=list)
+    annotated: dict[ImageRef, list[TargetRef]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
 
@@ -110,11 +113,13 @@ def _add_object(
     result: ImageSet, image: ImageRef, row: dict[str, Any], thing: dict[str, Any]
 ) -> None:
     box = Box.from_xywh(*map(float, thing["box"]))
+    target = TargetRef(image, box, thing["category"], row["frame"] or 0)
+    if box.is_finite() and min(box.w, box.h) > 0:
+        result.annotated.setdefault(image, []).append(target)
     reason = _unusable(box, row["width"], row["height"])
     if reason:
         result.skipped[reason] = result.skipped.get(reason, 0) + 1
         return
-    target = TargetRef(image, box, thing["category"], row["frame"] or 0)
     if row["video"] is not None and thing["track"] is not None:
         result.tracks.setdefault((row["video"], thing["track"]), []).append(target)
     else:
