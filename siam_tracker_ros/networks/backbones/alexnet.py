@@ -13,7 +13,11 @@ from siam_tracker_ros.networks.backbones.mobile import MEAN, STD
 from siam_tracker_ros.networks.backbones.weights import load_pretrained
 
 CAFFE_MEAN = (123.0, 117.0, 104.0)
-"""Mean colour, RGB 0..255, that the two-column original was trained with (its input is BGR)."""
+"""Mean colour, RGB 0..255, that the two-column original was trained with."""
+
+
+_PIXEL_SCALE = 1 / 58
+"""One over the usual standard deviation of a pixel, 0..255."""
 
 
 class _Layout(NamedTuple):
@@ -42,8 +46,9 @@ class AlexNetS8(nn.Module):
     Args:
         layout: ``grouped``, the two-column original (local response normalisation, BGR input), or
             ``torchvision``, whose ImageNet weights are public.
-        weights: for ``grouped`` a state dict with Caffe's layer names (conv1 to conv5), for
-            ``torchvision`` torchvision's own; None for random weights.
+        weights: for ``grouped`` a state dict with Caffe's layer names (conv1 to conv5) whose conv1
+            expects BGR, as Caffe's models do; for ``torchvision`` torchvision's own; None for
+            random weights.
 
     Attributes:
         channels: channels of the maps after conv2 (pooled), conv4 and conv5.
@@ -69,18 +74,23 @@ class AlexNetS8(nn.Module):
         for conv in self.stages().values():
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
-        self.bgr = layout == "grouped"
-        mean = CAFFE_MEAN if self.bgr else [255 * value for value in MEAN]
-        std = (1.0, 1.0, 1.0) if self.bgr else [255 * value for value in STD]
+        grouped = layout == "grouped"
+        mean = CAFFE_MEAN if grouped else [255 * value for value in MEAN]
+        std = (1.0, 1.0, 1.0) if grouped else [255 * value for value in STD]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         if weights is not None:
             load_pretrained(self, _own_names(weights), f"alexnet ({layout})", ("classifier.", "fc"))
+        if grouped:
+            with torch.no_grad():
+                if weights is None:  # The input is not scaled to unit variance as others' are.
+                    self.conv1.weight.mul_(_PIXEL_SCALE)
+                else:
+                    self.conv1.weight.copy_(self.conv1.weight.flip(1))  # BGR to our RGB
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[B,3,n,n]`` RGB 0..255 -> conv2 (pooled), conv4 and conv5, each ``[B,channels,S,S]``."""
-        x = (image - self.mean) / self.std
-        x = self._pool(F.relu(self.conv1(x.flip(1) if self.bgr else x)))
+        x = self._pool(F.relu(self.conv1((image - self.mean) / self.std)))
         second = self._pool(F.relu(self.conv2(x)))
         fourth = F.relu(self.conv4(F.relu(self.conv3(second))))
         return second, fourth, F.relu(self.conv5(fourth))
