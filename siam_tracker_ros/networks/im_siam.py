@@ -112,6 +112,9 @@ class IMSiam(TrackerNetwork):
         norm = config.matching.norm
         self.neck = LevelsNeck(self.backbone.channels, self.backbone.strides, channels, norm)
         self.matching = MatchingAdaptive(channels, levels, config.matching)
+        if not config.matching.difference:
+            # Nothing is pooled, and a graph cannot have an input that it does not read.
+            self.template_reads = ("template",)  # type: ignore[misc]
         self.head = PointHead(self.matching.outputs, levels, config.head, config.decoder.unit)
         self.grid = Grid(self._response_cells(), config.crop.search)
         for module in self.neck.modules():
@@ -171,9 +174,11 @@ class IMSiam(TrackerNetwork):
 
     def start(self, template: Tensor, size: Tensor | None = None) -> dict[str, Tensor]:
         """Make the template's pooled vectors and kernels; the target is in the crop's middle."""
-        assert size is not None
-        middle = torch.full((2,), (self.config.crop.template - 1) / 2)
-        return self.template(template, torch.cat([middle, size.float()])[None])
+        middle = (self.config.crop.template - 1) / 2
+        if size is None:
+            size = torch.full((2,), middle, device=template.device)
+        box = torch.cat([torch.full_like(size, middle), size]).float()
+        return self.template(template, box[None])
 
     def step(
         self, inputs: StepInputs, state: Mapping[str, Tensor]
