@@ -37,7 +37,7 @@ def export_bundle(
         name: the bundle's name.
         provenance: for bundle.yaml: config, data_manifest, revision, command, metrics, teachers.
         card: what the model card tells; without it the card says that nothing is known.
-        tuning: changes to the network's ``tuning`` and ``host_tuning``.
+        tuning: changes to the network's ``default_tuning``.
         presence: the presence model; the bare score without.
         clips: what parity is measured on; a rendered clip without.
         say: called with a line for each step.
@@ -50,7 +50,7 @@ def export_bundle(
         ConfigError: naming a tuning value that the network does not have.
         BundleError: if the parts do not make a valid bundle.
     """
-    values = {**network.tuning, **network.host_tuning}
+    values = network.default_tuning
     for key, value in (tuning or {}).items():
         if key not in values:
             raise ConfigError(f"tuning.{key}: unknown; there are {', '.join(values)}")

@@ -49,7 +49,7 @@ class StepInputs(NamedTuple):
     """
 
     search: Tensor
-    previous_size: Tensor
+    previous_size: Tensor | None = None
     first: Tensor | None = None
     tuning: Mapping[str, Tensor] = {}
     memory: Tensor | None = None
@@ -119,6 +119,11 @@ class TrackerNetwork(nn.Module, abc.ABC):
     def stages(self) -> dict[str, nn.Module]:
         """Name the backbone's stages from the input on, for freezing."""
         return dict(self.backbone.stages())  # type: ignore[operator]
+
+    @property
+    def default_tuning(self) -> dict[str, float]:
+        """The tuning values of a bundle: those of the search graph and those of the host."""
+        return {**self.tuning, **self.host_tuning}
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ from vision_msgs.msg import Detection2D
 
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.nodes.frames import to_nanoseconds
+from siam_tracker_ros.nodes.spinning import interrupted_once
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "out": ("recording", "The folder to write into."),
@@ -193,18 +194,19 @@ def _xywh(message: Detection2D) -> list[float]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Record a run; returns 0, also when interrupted."""
-    rclpy.init(args=args)
-    node = Recorder()
-    try:
-        node.run()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.close()
-        if rclpy.ok():
-            node.get_logger().info(node.summary_line())
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with interrupted_once():
+        rclpy.init(args=args)
+        node = Recorder()
+        try:
+            node.run()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            node.close()
+            if rclpy.ok():
+                node.get_logger().info(node.summary_line())
+            node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 

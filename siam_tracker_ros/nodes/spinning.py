@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
+
+
+@contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Let the first SIGINT raise KeyboardInterrupt and swallow it; ignore all that follow.
+
+    A terminal interrupts a launch with all its processes, and launch then interrupts each of them
+    again: the second must not break into the clean-up that the first one began, nor end the process
+    by a signal when Python has already put its handlers away. Wrap everything from ``rclpy.init`` on
+    in it.
+    """
+    seen = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal seen
+        if not seen:
+            seen = True
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if seen else signal.default_int_handler)
 
 
 def spin(node: Node, threads: int) -> None:

@@ -42,7 +42,7 @@ from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status, 
 from siam_tracker_ros.nodes.node_parameters import NodeParameters
 from siam_tracker_ros.nodes.parameters import TrackerParameters
 from siam_tracker_ros.nodes.selection import read_selection
-from siam_tracker_ros.nodes.spinning import spin
+from siam_tracker_ros.nodes.spinning import interrupted_once, spin
 from siam_tracker_ros.nodes.statistics import Statistics
 from siam_tracker_ros.nodes.status import (
     Status,
@@ -427,16 +427,15 @@ def _nothing(state: str) -> dict[str, Any]:
 
 def main(args: Sequence[str] | None = None, open_model: OpenModel = open_model) -> int:
     """Run the node until it is interrupted; returns the exit status."""
-    rclpy.init(args=args)
-    node = TrackerNode(open_model)
-    try:
-        spin(node, threads=4)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with interrupted_once():
+        rclpy.init(args=args)
+        node = TrackerNode(open_model)
+        try:
+            spin(node, threads=4)
+        finally:
+            node.close()
+            node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 

@@ -46,6 +46,7 @@ from vision_msgs.msg import Detection2D
 
 from siam_tracker_ros.nodes.frames import to_nanoseconds
 from siam_tracker_ros.nodes.messages import to_bytes, to_detection, to_image
+from siam_tracker_ros.nodes.spinning import interrupted_once
 from siam_tracker_ros.nodes.synthetic_scene import SyntheticScene
 from siam_tracker_ros.nodes.video_sources import Source, SourceError, View, open_source
 
@@ -325,22 +326,23 @@ def _pinhole(header: Header, width: int, height: int, fov: float) -> CameraInfo:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Publish the source; returns 0 at its end or when interrupted, 1 if that cannot be."""
-    rclpy.init(args=args)
-    node = None
     status = 0
-    try:
-        node = VideoPublisher()
-        node.run()
-    except (GivenUp, SourceError, ValueError) as error:
-        logger = rclpy.logging.get_logger("video_publisher") if node is None else node.get_logger()
-        logger.error(str(error))
-        status = 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+    with interrupted_once():
+        rclpy.init(args=args)
+        node = None
+        try:
+            node = VideoPublisher()
+            node.run()
+        except (GivenUp, SourceError, ValueError) as error:
+            logger = rclpy.logging.get_logger("video_publisher") if node is None else node.get_logger()
+            logger.error(str(error))
+            status = 1
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
     return status
 
 

@@ -15,14 +15,14 @@ from siam_tracker_ros.deployment.graphs import Graph, export_graphs
 from siam_tracker_ros.deployment.model_card import ModelCard
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import CropSpec
-from siam_tracker_ros.networks.config import HeadConfig, MatchingConfig, NeckConfig, NetworkConfig
+from siam_tracker_ros.networks.config import DenseHeadConfig, SVCCorrConfig, NeckConfig, NetworkConfig
 from siam_tracker_ros.networks.siam_stm import SiamSTM
 
 SMALL = NetworkConfig(
     crop=CropSpec(65, 129),
     neck=NeckConfig(channels=16),
-    matching=MatchingConfig(kernel=5, hidden=4),
-    head=HeadConfig(width=16, depth=1),
+    matching=SVCCorrConfig(kernel=5, hidden=4),
+    head=DenseHeadConfig(width=16, depth=1),
 )
 
 
@@ -53,9 +53,9 @@ def lively(config: NetworkConfig, seed: int = 5) -> SiamSTM:
         maps = network.search(state, noise(seed + 1, crop.search))
         size = 8.0 if config.decoder.size == "linear" else 0.0
         for layer, found, mean, spread in (
-            (head.heat, maps.heat, -2.0, 1.5),
-            (head.offset, maps.offset, 0.5, 0.3),
-            (head.size, maps.size, size, 0.3),
+            (head.outputs["heat"][0], maps.heat, -2.0, 1.5),
+            (head.outputs["offset"][0], maps.offset, 0.5, 0.3),
+            (head.outputs["size"][0], maps.size, size, 0.3),
         ):
             scale = spread / found.std((0, 2, 3))
             layer.weight.mul_(scale.view(-1, 1, 1, 1))
@@ -83,12 +83,13 @@ def follower(config: NetworkConfig) -> SiamSTM:
         smooth.weight.zero_()
         smooth.weight[:, 0, 1, 1] = 1
         point.weight[0, 0] = 1
-        for layer in (head.heat, head.offset, head.size):
+        heat, offset, size = (head.outputs[name][0] for name in ("heat", "offset", "size"))
+        for layer in (heat, offset, size):
             layer.weight.zero_()
-        head.heat.weight[0, 0] = 8.0
-        head.heat.bias.fill_(-5.0)
-        head.offset.bias.fill_(0.5)
-        head.size.bias.fill_(math.log(config.crop.template / 2 / 64))
+        heat.weight[0, 0] = 8.0
+        heat.bias.fill_(-5.0)
+        offset.bias.fill_(0.5)
+        size.bias.fill_(math.log(config.crop.template / 2 / 64))
     return network
 
 

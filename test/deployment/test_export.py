@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,10 +11,12 @@ from typer.testing import CliRunner
 
 from siam_tracker_ros.bundle import BundleError, PresenceSpec, load_bundle
 from siam_tracker_ros.cli.main import app
-from siam_tracker_ros.deployment.export import DEFAULT_TUNING, export_bundle
+from siam_tracker_ros.deployment.export import export_bundle
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.inference import open_session
 from siam_tracker_ros.networks.checkpoint import save_network
+
+CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 
 def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
@@ -29,7 +32,7 @@ def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
     loaded = load_bundle(small_bundle.path)
     assert loaded == small_bundle
     assert loaded.crop == small.config.crop
-    assert loaded.tuning == DEFAULT_TUNING
+    assert loaded.tuning == small.default_tuning
     assert loaded.graph_tuning == {"window", "penalty", "arm"}
     assert loaded.provenance["config"]["matching"]["kernel"] == 5
     parity = json.loads((small_bundle.path / "parity.json").read_text())
@@ -37,8 +40,8 @@ def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
     assert "A network of the tests." in (small_bundle.path / "README.md").read_text()
 
 
-def test_default_tuning_is_the_recipes():
-    assert DEFAULT_TUNING == {"window": 0.2, "penalty": 0.1, "size_rate": 0.3, "arm": 1.0}
+def test_default_tuning_is_the_recipes(small):
+    assert small.default_tuning == {"window": 0.2, "penalty": 0.1, "size_rate": 0.3, "arm": 1.0}
 
 
 def test_tuning_presence_and_provenance_arrive(small, tmp_path):
@@ -140,7 +143,18 @@ def test_command_fails_where_the_graphs_do_something_else(config, tmp_path, monk
         (["--checkpoint", "gone.safetensors"], "gone.safetensors: not readable as safetensors"),
         (["--untrained", "--config", "gone.yaml"], "gone.yaml: cannot be read"),
         (["--untrained", "--tuning", "window"], "--tuning window: name=number is wanted"),
-        (["--untrained", "--tuning", "wind=1"], "--tuning wind: unknown"),
+        (
+            [
+                "--untrained",
+                "--config",
+                str(CONFIGS / "siam_stm_mobilenetv2.yaml"),
+                "--set",
+                "pretrained=none",
+                "--tuning",
+                "wind=1",
+            ],
+            "tuning.wind: unknown; there are window, penalty, arm, size_rate",
+        ),
     ],
 )
 def test_command_says_what_is_wrong_in_one_line(words, message, tmp_path):

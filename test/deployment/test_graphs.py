@@ -22,13 +22,13 @@ from siam_tracker_ros.deployment.graphs import (
 )
 from siam_tracker_ros.networks.config import (
     BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    MatchingConfig,
+    CenterDecoderConfig,
+    DenseHeadConfig,
+    SVCCorrConfig,
     NetworkConfig,
-    TemporalConfig,
+    ResponseArmConfig,
 )
-from siam_tracker_ros.networks.siam_stm import SearchGraph, TemplateGraph
+from siam_tracker_ros.networks.tracker_network import SearchGraph, TemplateGraph
 
 SHIPPED = Path(__file__).parents[2] / "config" / "training" / "siam_stm_resnet50.yaml"
 PAPER = NetworkConfig.from_dict(yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["network"])
@@ -151,20 +151,20 @@ def test_template_graph_equals_torch(light, light_graphs):
 
 
 VARIANTS = {
-    "without channel term": {"matching": MatchingConfig(kernel=5, hidden=4, channel=False)},
-    "without pixel term": {"matching": MatchingConfig(kernel=5, hidden=4, pixel=False)},
+    "without channel term": {"matching": SVCCorrConfig(kernel=5, hidden=4, channel=False)},
+    "without pixel term": {"matching": SVCCorrConfig(kernel=5, hidden=4, pixel=False)},
     "full convolutions": {
-        "matching": MatchingConfig(kernel=5, hidden=4, separable=False),
-        "head": HeadConfig(8, 1, False),
+        "matching": SVCCorrConfig(kernel=5, hidden=4, separable=False),
+        "head": DenseHeadConfig(width=8, depth=1, separable=False),
     },
     "convolution before correlation": {
-        "matching": MatchingConfig(kernel=7, hidden=4, xcorr_pre_conv=True)
+        "matching": SVCCorrConfig(kernel=7, hidden=4, xcorr_pre_conv=True)
     },
-    "padded phi1": {"matching": MatchingConfig(kernel=5, hidden=4, phi1_pad=True)},
-    "literal update": {"temporal": TemporalConfig(update="literal")},
-    "pixels, correlation criterion": {"temporal": TemporalConfig(peaks="pixels", criterion="corr")},
-    "five candidates": {"temporal": TemporalConfig(candidates=5)},
-    "linear size": {"decoder": DecoderConfig(size="linear")},
+    "padded phi1": {"matching": SVCCorrConfig(kernel=5, hidden=4, phi1_pad=True)},
+    "literal update": {"temporal": ResponseArmConfig(update="literal")},
+    "pixels, correlation criterion": {"temporal": ResponseArmConfig(peaks="pixels", criterion="corr")},
+    "five candidates": {"temporal": ResponseArmConfig(candidates=5)},
+    "linear size": {"decoder": CenterDecoderConfig(size="linear")},
     "efficientnet": {"backbone": BackboneConfig("tf_efficientnet_lite0")},
 }
 

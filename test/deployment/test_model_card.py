@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from siam_tracker_ros.deployment.data_terms import KNOWN_SETS, terms_of
-from siam_tracker_ros.deployment.export import DEFAULT_TUNING
 from siam_tracker_ros.deployment.model_card import CardError, ModelCard, licence_text, model_card
 
 FULL = {
@@ -31,10 +30,10 @@ FULL = {
 
 
 def test_card_shows_everything_it_was_given(small):
-    text = model_card("small", small, DEFAULT_TUNING, ModelCard.from_dict(FULL), None)
+    text = model_card("small", small, small.default_tuning, ModelCard.from_dict(FULL), None)
     assert text.startswith("# small\n\nThe default model.\n")
     assert "| backbone | mobilenetv2_100 |" in text
-    assert "| tuning | window 0.2, penalty 0.1, size_rate 0.3, arm 1 |" in text
+    assert "| tuning | window 0.2, penalty 0.1, arm 1, size_rate 0.3 |" in text
     assert "| coco256 | 256 images | 256 photographs of COCO 2017" in text
     assert "| FEAR-XS | boxes on labelled pairs | MIT |" in text
     assert "| steps | 5000 |" in text
@@ -47,7 +46,7 @@ def test_card_shows_everything_it_was_given(small):
 
 
 def test_card_of_nothing_says_that_nothing_is_known(small):
-    text = model_card("small", small, DEFAULT_TUNING, ModelCard(), None)
+    text = model_card("small", small, small.default_tuning, ModelCard(), None)
     for title in ("Accuracy", "Without its parts", "Speed", "Torch against the exported graphs"):
         assert f"## {title}\n\nNot measured.\n" in text
     assert "## Training data\n\nNone recorded.\n" in text
@@ -55,7 +54,7 @@ def test_card_of_nothing_says_that_nothing_is_known(small):
 
 def test_card_shows_parity(small, small_export):
     _, parity = small_export
-    text = model_card("small", small, DEFAULT_TUNING, ModelCard(), parity)
+    text = model_card("small", small, small.default_tuning, ModelCard(), parity)
     (trajectory,) = parity["onnxruntime"]["trajectories"]
     assert f"| {trajectory['clip']} | 30 |" in text
     assert f"| {trajectory['median_iou']:.4g} |" in text
@@ -64,7 +63,7 @@ def test_card_shows_parity(small, small_export):
 
 def test_table_cells_cannot_break_the_table(small):
     card = ModelCard.from_dict({"training": {"a|b": "c\nd|e"}})
-    text = model_card("small", small, DEFAULT_TUNING, card, None)
+    text = model_card("small", small, small.default_tuning, card, None)
     assert "| a\\|b | c d\\|e |" in text
 
 

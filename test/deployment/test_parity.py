@@ -7,7 +7,7 @@ import json
 import pytest
 
 from siam_tracker_ros.bundle import Bundle
-from siam_tracker_ros.deployment.export import DEFAULT_TUNING, export_bundle
+from siam_tracker_ros.deployment.export import export_bundle
 from siam_tracker_ros.deployment.parity import compare_trajectories, failures, measure_parity
 from siam_tracker_ros.deployment.torch_session import TorchSession
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
@@ -51,7 +51,7 @@ def test_the_network_of_that_test_moves_with_its_target(following, followers_bun
     clip = synthetic_sequence(640, 360, 120)
     tracker = Tracker(
         followers_bundle,
-        TorchSession(following, DEFAULT_TUNING),
+        TorchSession(following, following.default_tuning),
         TrackerSettings(found=0.0, lost=0.0),
     )
     overlaps = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from siam_tracker_ros.deployment.export import DEFAULT_TUNING
 from siam_tracker_ros.deployment.torch_session import TorchSession
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import ArrayPicture, Box
@@ -21,7 +20,7 @@ def crop(seed: int, side: int) -> np.ndarray:
 
 @pytest.fixture
 def session(small) -> TorchSession:
-    return TorchSession(small, DEFAULT_TUNING)
+    return TorchSession(small, small.default_tuning)
 
 
 def test_step_does_not_change_the_state_and_commit_does(session):
@@ -48,7 +47,7 @@ def test_step_does_not_change_the_state_and_commit_does(session):
 
 
 def test_start_forgets_the_track_before(session, small):
-    fresh = TorchSession(small, DEFAULT_TUNING)
+    fresh = TorchSession(small, small.default_tuning)
     session.start(crop(8, 65), crop(9, 129), SIZE)
     session.step(crop(7, 129), SIZE)
     session.commit()

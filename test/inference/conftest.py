@@ -83,7 +83,7 @@ def graph_specs(memory=False):
         "search.onnx",
         inputs=(
             picture,
-            *((TensorSpec("memory", "uint8", picture.shape),) if memory else ()),
+            *((TensorSpec("memory", "uint8", picture.shape), f32("memory_size", 2)) if memory else ()),
             f32("previous_size", 2),
             f32("first"),
             f32("tuning.window"),
@@ -126,7 +126,7 @@ def search_model(memory=False):
         node("Add", ["state.mean", "mid"], ["cy"]),
         node("Split", ["previous_size"], ["w", "h"], axis=0),
         node("Add", ["w", "tuning.window"], ["new_w"]),
-        *(mean_nodes("memory", "mm") if memory else [node("Mul", ["m", "zero"], ["mm"])]),
+        *(memory_nodes() if memory else [node("Mul", ["m", "zero"], ["mm"])]),
         node("Add", ["h", "mm"], ["new_h"]),
         node("Concat", ["cx", "cy", "new_w", "new_h"], ["result.box"], axis=0),
         node("Sub", ["white", "m"], ["from_white"]),
@@ -138,7 +138,18 @@ def search_model(memory=False):
         node("Concat", ["mid", "mid"], ["result.peak"], axis=0),
     ]
     constants = {"zero": [0.0], "one": [1.0], "mid": [MID], "white": [255.0], "thousand": [1000.0]}
+    constants["hundred"] = [100.0]
     return model(graph_specs(memory)["search"], nodes, constants)
+
+
+def memory_nodes():
+    """mm = mean of the memory + a hundredth of its target's width."""
+    return [
+        *mean_nodes("memory", "mean_of_memory"),
+        node("Split", ["memory_size"], ["memory_w", "memory_h"], axis=0),
+        node("Div", ["memory_w", "hundred"], ["width_part"]),
+        node("Add", ["mean_of_memory", "width_part"], ["mm"]),
+    ]
 
 
 def model(spec, nodes, constants):

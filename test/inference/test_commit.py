@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from siam_tracker_ros.bundle import Memory
 from siam_tracker_ros.inference import BackendError, open_session
 
 
@@ -141,10 +142,12 @@ def test_warm_up_leaves_the_state(opened, crops, search):
 def test_memory_is_read_exactly_when_the_graph_lists_it(opened, crops, search):
     plain, reading = opened(), opened(memory=True, name="reading")
     assert plain.start(*crops(40, 7), (8.0, 6.0)).box.h == 6
-    assert reading.start(*crops(40, 7), (8.0, 6.0)).box.h == 6 + 7
-    assert reading.step(search(5), (8.0, 6.0), search(100)).box.h == pytest.approx(106)
+    # The first frame is its own memory, with the target as large as it was given.
+    assert reading.start(*crops(40, 7), (8.0, 6.0)).box.h == pytest.approx(6 + 7 + 0.08)
+    memory = Memory(search(100), (50.0, 20.0))
+    assert reading.step(search(5), (8.0, 6.0), memory).box.h == pytest.approx(106.5)
     with pytest.raises(ValueError, match="does not read the previous frame"):
-        plain.step(search(5), (8.0, 6.0), search(100))
+        plain.step(search(5), (8.0, 6.0), memory)
     with pytest.raises(ValueError, match="reads the previous frame"):
         reading.step(search(5), (8.0, 6.0))
 

@@ -156,6 +156,19 @@ def test_shutdown_ends_the_life_but_not_the_process(process: Any, remote: Any) -
     assert "Traceback" not in process.output
 
 
+def test_a_hail_of_interrupts_ends_it_cleanly(
+    start: Any, remote: Any, fake_tracker: list[str]
+) -> None:
+    """A terminal and launch both interrupt a process; the second one must not break its clean-up."""
+    process = start(fake_tracker)
+    assert remote.state(60.0) == "unconfigured"
+    while process.process.poll() is None:
+        process.process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    assert process.wait() == 0, process.output
+    assert "Traceback" not in process.output
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_while_the_network_is_busy(
     start: Any, fake_tracker: list[str], remote: Any, how: int

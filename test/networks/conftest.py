@@ -41,8 +41,8 @@ def lively(network: SiamSTM) -> SiamSTM:
             buffer.normal_(0, 0.1, generator=generator)
         elif name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5, generator=generator)
-    network.head.heat.weight.normal_(0, 0.5, generator=generator)
-    network.head.size.weight.normal_(0, 0.2, generator=generator)
+    network.head.outputs["heat"][0].weight.normal_(0, 0.5, generator=generator)
+    network.head.outputs["size"][0].weight.normal_(0, 0.2, generator=generator)
     return network.eval()
 
 

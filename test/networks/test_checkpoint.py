@@ -16,7 +16,7 @@ from siam_tracker_ros.networks.checkpoint import (
     read_metadata,
     save_network,
 )
-from siam_tracker_ros.networks.config import HeadConfig, NetworkConfig
+from siam_tracker_ros.networks.config import DenseHeadConfig, NetworkConfig
 from siam_tracker_ros.networks.siam_stm import SiamSTM
 
 
@@ -51,7 +51,7 @@ def test_memory_format_and_gradients_do_not_matter(tmp_path, light):
     network = SiamSTM(light.config).to(memory_format=torch.channels_last)
     path = tmp_path / "deep" / "network.safetensors"
     save_network(path, network)
-    assert torch.equal(load_network(path).head.heat.weight, network.head.heat.weight)
+    assert torch.equal(load_network(path).head.outputs.heat[0].weight, network.head.outputs.heat[0].weight)
     assert [f.name for f in path.parent.iterdir()] == ["network.safetensors"]
 
 
@@ -65,11 +65,11 @@ def test_failed_save_leaves_the_old_file(saved, light):
 def test_weights_into_a_network_that_exists(saved, light):
     network = SiamSTM(light.config)
     load_weights(saved, network)
-    assert torch.equal(network.head.heat.weight, light.head.heat.weight)
+    assert torch.equal(network.head.outputs.heat[0].weight, light.head.outputs.heat[0].weight)
 
 
 def test_other_shapes_are_refused_and_leave_the_network_as_it_was(saved):
-    network = SiamSTM(NetworkConfig(head=HeadConfig(width=32, depth=2)))
+    network = SiamSTM(NetworkConfig(head=DenseHeadConfig(width=32, depth=2)))
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(CheckpointError) as error:
         load_weights(saved, network)
@@ -79,17 +79,17 @@ def test_other_shapes_are_refused_and_leave_the_network_as_it_was(saved):
 
 
 def test_one_other_shape_is_named_with_both_shapes(saved):
-    rewritten(saved, {"head.heat.weight": torch.zeros(1, 48, 1, 1)})
+    rewritten(saved, {"head.outputs.heat.0.weight": torch.zeros(1, 48, 1, 1)})
     with pytest.raises(
-        CheckpointError, match=r"head\.heat\.weight is \[1, 48, 1, 1\], not \[1, 96, 1, 1\]"
+        CheckpointError, match=r"head\.outputs\.heat\.0\.weight is \[1, 48, 1, 1\], not \[1, 96, 1, 1\]"
     ):
         load_network(saved)
 
 
 def test_missing_and_unknown_weights_are_named(saved):
-    rewritten(saved, {"head.mask.weight": torch.zeros(1)}, drop=("head.size.bias",))
+    rewritten(saved, {"head.mask.weight": torch.zeros(1)}, drop=("head.outputs.size.0.bias",))
     with pytest.raises(
-        CheckpointError, match=r"head\.size\.bias is missing; head\.mask\.weight is unknown"
+        CheckpointError, match=r"head\.outputs\.size\.0\.bias is missing; head\.mask\.weight is unknown"
     ):
         load_network(saved)
 
@@ -97,7 +97,8 @@ def test_missing_and_unknown_weights_are_named(saved):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"tracker": "stm_track"}, "tracker is 'stm_track', known is siam_stm"),
+        ({"tracker": "ostrack"}, "tracker is 'ostrack', known is siam_stm, im_siam, stm_track, spm"),
+        ({"tracker": "stm_track"}, "tracker is 'stm_track', but its configuration is of 'siam_stm'"),
         ({"version": "2"}, "version is '2', this program reads 1"),
         ({"format": "pt"}, "no checkpoint of this project: format is 'pt'"),
         ({"config": "{"}, "config: not readable as JSON"),

@@ -10,7 +10,7 @@ import torch
 
 from siam_tracker_ros.networks.decode import decode_boxes, decode_sizes, hann_window, size_penalty
 from siam_tracker_ros.networks.grid import Grid
-from siam_tracker_ros.networks.heads import CenterMaps
+from siam_tracker_ros.networks.decode import CenterMaps
 
 PAPER_GRID = Grid(25, 255)
 

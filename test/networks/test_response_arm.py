@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from siam_tracker_ros.networks.config import TemporalConfig
+from siam_tracker_ros.networks.config import ResponseArmConfig
 from siam_tracker_ros.networks.response_arm import (
     ArmState,
     gaussian_label,
@@ -113,7 +113,7 @@ def test_isolated_spike_is_repressed():
     history = 0.02 + 0.78 * hill(3, 3)
     heat = 0.02 + 0.58 * hill(2, 2)
     heat[6, 6] = 0.70
-    result = repress_aberrance(heat, state(history, 3, 3), TemporalConfig(candidates=2))
+    result = repress_aberrance(heat, state(history, 3, 3), ResponseArmConfig(candidates=2))
     assert result.losses.tolist() == pytest.approx([0.836665, 0.030129], abs=2e-6)
     assert int(result.chosen) == 1
     assert float(result.heat[2, 2]) == pytest.approx(1.080000, abs=1e-6)
@@ -129,7 +129,7 @@ def test_published_rule_keeps_a_distractor_that_looks_like_a_target():
     """Known weakness of the published criterion: it punishes products with several peaks, not other histories."""
     heat = torch.maximum(0.02 + 0.58 * hill(2, 2), 0.02 + 0.68 * hill(2, 5))
     clean = 0.02 + 0.78 * hill(3, 3)
-    config = TemporalConfig(candidates=2)
+    config = ResponseArmConfig(candidates=2)
     result = repress_aberrance(heat, state(clean, 3, 3), config)
     assert result.losses.tolist() == pytest.approx([0.059435, 0.079232], abs=2e-6)
     assert int(result.chosen) == 0
@@ -138,13 +138,13 @@ def test_published_rule_keeps_a_distractor_that_looks_like_a_target():
 def test_correlation_criterion_keeps_the_target_that_the_history_knows():
     heat = torch.maximum(0.02 + 0.58 * hill(2, 2), 0.02 + 0.68 * hill(2, 5))
     crowded = torch.maximum(0.02 + 0.78 * hill(3, 3), 0.02 + 0.68 * hill(3, 6))
-    config = TemporalConfig(candidates=2, criterion="corr")
+    config = ResponseArmConfig(candidates=2, criterion="corr")
     assert int(repress_aberrance(heat, state(crowded, 3, 3), config).chosen) == 1
 
 
 def test_same_frame_again_changes_nothing():
     heat = 0.02 + 0.78 * hill(12, 12, 25)
-    result = repress_aberrance(heat, state(heat, 12, 12), TemporalConfig())
+    result = repress_aberrance(heat, state(heat, 12, 12), ResponseArmConfig())
     assert int(result.chosen) == 0
     assert torch.equal(result.heat, heat)
 
@@ -152,7 +152,7 @@ def test_same_frame_again_changes_nothing():
 def test_one_peak_alone_is_always_the_first_candidate():
     heat = 0.02 + 0.5 * hill(4, 9, 25)
     result = repress_aberrance(
-        heat, state(0.02 + 0.78 * hill(12, 12, 25), 12, 12), TemporalConfig()
+        heat, state(0.02 + 0.78 * hill(12, 12, 25), 12, 12), ResponseArmConfig()
     )
     assert int(result.chosen) == 0
     assert result.state.peak.tolist() == [4, 9]
@@ -160,7 +160,7 @@ def test_one_peak_alone_is_always_the_first_candidate():
 
 def test_missing_candidates_are_never_chosen():
     heat = torch.full((7, 7), 0.3) + 1e-3 * torch.arange(49.0).view(7, 7)  # a slope: one maximum
-    result = repress_aberrance(heat, state(0.02 + 0.78 * hill(3, 3), 3, 3), TemporalConfig())
+    result = repress_aberrance(heat, state(0.02 + 0.78 * hill(3, 3), 3, 3), ResponseArmConfig())
     assert int(result.chosen) == 0
     assert result.losses[1:].tolist() == [1e9, 1e9]
 
@@ -168,7 +168,7 @@ def test_missing_candidates_are_never_chosen():
 def test_pixels_instead_of_maxima_stay_within_one_hill():
     heat = torch.maximum(0.02 + 0.78 * hill(12, 12, 25), 0.02 + 0.4 * hill(3, 3, 25))
     history = state(0.02 + 0.7 * hill(12, 12, 25), 12, 12)
-    pixels = repress_aberrance(heat, history, TemporalConfig(peaks="pixels"))
+    pixels = repress_aberrance(heat, history, ResponseArmConfig(peaks="pixels"))
     assert (pixels.state.peak - 12).abs().max() <= 1
 
 
@@ -186,7 +186,7 @@ def test_literal_only_ever_translates_the_first_frame():
     now = state(first, 12, 12)
     label = now.label
     for _ in range(6):
-        now = repress_aberrance(scene(generator), now, TemporalConfig(update="literal")).state
+        now = repress_aberrance(scene(generator), now, ResponseArmConfig(update="literal")).state
     assert is_roll(now.label, label)
     assert is_roll(now.heatmap, first)
 
@@ -198,7 +198,7 @@ def test_previous_remembers_the_raw_heatmap_of_a_trusted_frame():
     trusted = 0
     for _ in range(12):
         heat = scene(generator)
-        result = repress_aberrance(heat, now, TemporalConfig())
+        result = repress_aberrance(heat, now, ResponseArmConfig())
         if int(result.chosen) == 0:
             trusted += 1
             assert torch.equal(result.state.heatmap, heat)
@@ -217,6 +217,6 @@ def test_extreme_heatmaps_stay_finite():
     heat[20, 4] = 1 - 1e-4
     other = torch.full((25, 25), 1e-4)
     other[2, 2] = 1 - 1e-4
-    result = repress_aberrance(heat, state(other, 2, 2), TemporalConfig())
+    result = repress_aberrance(heat, state(other, 2, 2), ResponseArmConfig())
     assert torch.isfinite(result.losses).all()
     assert torch.isfinite(result.heat).all()

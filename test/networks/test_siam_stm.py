@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from siam_tracker_ros.networks.config import NetworkConfig
-from siam_tracker_ros.networks.decode import hann_window, size_penalty
+from siam_tracker_ros.networks.decode import CenterMaps, hann_window, size_penalty
 from siam_tracker_ros.networks.response_arm import HEAT_FLOOR, gaussian_label
-from siam_tracker_ros.networks.siam_stm import SearchGraph, SiamSTM, TemplateGraph, to_planes
-
-RESULTS = ("box", "score", "runner_up", "peak")
+from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.tracker_network import (
+    RESULTS,
+    SearchGraph,
+    TemplateGraph,
+    to_planes,
+)
 
 
 def picture(seed: int, side: int) -> torch.Tensor:
@@ -67,7 +71,7 @@ def test_shapes_of_the_paper(paper):
     state = paper.matching.template(z)
     assert torch.equal(state["kernel"], z[:, :, 4:11, 4:11])
     assert state["descriptor"].shape == (1, 256, 1, 1)
-    maps = paper.head(paper.matching(state, x))
+    maps = CenterMaps(**paper.head(paper.matching(state, x)))
     assert maps.heat.shape == (1, 1, 25, 25)
     assert maps.offset.shape == maps.size.shape == (1, 2, 25, 25)
     assert paper.boxes(maps).shape == (1, 4, 25, 25)
@@ -84,7 +88,7 @@ def test_shapes_of_the_light_network(light):
 def test_heat_starts_at_a_tenth_and_size_at_64_pixels(paper_config):
     for config in (paper_config, NetworkConfig()):
         network = SiamSTM(config).eval()
-        maps = network.head(torch.zeros(1, config.neck.channels, 25, 25))
+        maps = CenterMaps(**network.head(torch.zeros(1, config.neck.channels, 25, 25)))
         assert float(torch.sigmoid(maps.heat).mean()) == pytest.approx(0.1, abs=1e-3)
         assert network.boxes(maps)[0, 2:].unique().tolist() == [64.0]
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from siam_tracker_ros.networks.config import MatchingConfig
+from siam_tracker_ros.networks.config import SVCCorrConfig
 from siam_tracker_ros.networks.layers import depthwise_correlation
 from siam_tracker_ros.networks.matching.svc_corr import SVCCorr
 
-PAPER = MatchingConfig(kernel=7, hidden=8, separable=False, pixel=False)
+PAPER = SVCCorrConfig(kernel=7, hidden=8, separable=False, pixel=False)
 
 
-def matching(config: MatchingConfig, channels: int = 16) -> SVCCorr:
+def matching(config: SVCCorrConfig, channels: int = 16) -> SVCCorr:
     net = SVCCorr(channels, config)
     for name, buffer in net.named_buffers():
         if name.endswith("running_var"):
@@ -47,7 +47,7 @@ def test_result_is_channel_term_plus_correlation():
 @pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize("cell", [(0, 0), (0, 24), (24, 7), (12, 12), (24, 24), (3, 19)])
 def test_window_equal_to_the_template_has_the_templates_descriptor(separable, cell):
-    net = matching(MatchingConfig(kernel=7, hidden=8, separable=separable, pixel=False))
+    net = matching(SVCCorrConfig(kernel=7, hidden=8, separable=separable, pixel=False))
     state = net.template(torch.randn(1, 16, 15, 15))
     x = torch.randn(1, 16, 31, 31)
     i, j = cell
@@ -57,7 +57,7 @@ def test_window_equal_to_the_template_has_the_templates_descriptor(separable, ce
 
 
 def test_padding_phi1_would_break_that():
-    net = matching(MatchingConfig(kernel=7, hidden=8, separable=False, pixel=False, phi1_pad=True))
+    net = matching(SVCCorrConfig(kernel=7, hidden=8, separable=False, pixel=False, phi1_pad=True))
     state = net.template(torch.randn(1, 16, 15, 15))
     x = torch.randn(1, 16, 31, 31)
     x[:, :, 9:16, 9:16] = state["kernel"]
@@ -82,7 +82,7 @@ def test_template_and_window_interact():
 
 
 def test_channel_term_can_be_left_out():
-    net = matching(MatchingConfig(kernel=7, channel=False, pixel=False))
+    net = matching(SVCCorrConfig(kernel=7, channel=False, pixel=False))
     state = net.template(torch.randn(1, 16, 15, 15))
     x = torch.randn(1, 16, 31, 31)
     assert list(state) == ["kernel"]
@@ -91,13 +91,13 @@ def test_channel_term_can_be_left_out():
 
 @pytest.mark.parametrize("pixel", [False, True])
 def test_convolution_before_the_correlation_keeps_the_response(pixel):
-    net = matching(MatchingConfig(kernel=7, hidden=8, pixel=pixel, xcorr_pre_conv=True))
+    net = matching(SVCCorrConfig(kernel=7, hidden=8, pixel=pixel, xcorr_pre_conv=True))
     state = net.template(torch.randn(1, 16, 15, 15))
     assert net(state, torch.randn(1, 16, 31, 31)).shape == (1, 16, 25, 25)
 
 
 def test_cosine_peaks_where_the_template_lies():
-    net = matching(MatchingConfig(kernel=9, hidden=8, pixel=True))
+    net = matching(SVCCorrConfig(kernel=9, hidden=8, pixel=True))
     z, x = torch.randn(1, 16, 17, 17), torch.randn(1, 16, 33, 33)
     state = net.template(z)
     x[:, :, 6:15, 11:20] = state["kernel"]
@@ -116,7 +116,7 @@ def test_cosine_peaks_where_the_template_lies():
 
 
 def test_two_samples_of_a_batch_do_not_mix():
-    net = matching(MatchingConfig(kernel=9, hidden=8))
+    net = matching(SVCCorrConfig(kernel=9, hidden=8))
     z, x = torch.randn(2, 16, 17, 17), torch.randn(2, 16, 33, 33)
     both = net(net.template(z), x)
     for i in range(2):

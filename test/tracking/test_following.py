@@ -139,8 +139,11 @@ def test_the_memory_is_the_last_committed_frame_at_its_final_box(world, make, sa
     fill = pictures[0].mean_rgb()
     # The third frame was uncertain: the fourth still remembers the second.
     for memory, index in zip(session.memories, (0, 1, 1), strict=True):
-        wanted = extract_crop(pictures[index], search_crop(boxes[index], bundle.crop), fill)
-        assert (memory == wanted).all()
+        region = search_crop(boxes[index], bundle.crop)
+        assert (memory.crop == extract_crop(pictures[index], region, fill)).all()
+        box = region.box_to_crop(boxes[index])
+        assert memory.size == pytest.approx((box.w, box.h))
+        assert (box.cx, box.cy) == pytest.approx((127, 127))  # the target is in its middle
 
 
 def test_no_memory_is_cut_where_the_bundle_does_not_list_it(world, make, say):

@@ -63,6 +63,14 @@ def test_smoothed_size_check_value():
     assert smoothed == pytest.approx((64 + 64 * 0.4 * math.exp(-0.05),) * 2)
 
 
+@pytest.mark.parametrize(("by_score", "eta"), [(1.0, 0.05), (0.0, 0.25), (0.5, 0.15)])
+def test_a_tracker_may_follow_the_size_whatever_the_score(by_score, eta):
+    smoothed = smoothed_size(
+        (80, 40), (64, 64), score=0.2, rate=0.25, penalty=0.0, by_score=by_score
+    )
+    assert smoothed == pytest.approx((64 + 16 * eta, 64 - 24 * eta))
+
+
 def result(score=0.8, runner_up=0.2, size=(64.0, 64.0)):
     return StepResult(Box(127, 127, *size), score, runner_up, (127, 127))
 

@@ -10,8 +10,8 @@ from siam_tracker_ros.geometry import CropSpec  # noqa: E402
 from siam_tracker_ros.networks.config import (  # noqa: E402
     BackboneConfig,
     ConfigError,
-    HeadConfig,
-    MatchingConfig,
+    DenseHeadConfig,
+    SVCCorrConfig,
     NeckConfig,
     NetworkConfig,
 )
@@ -21,10 +21,14 @@ from siam_tracker_ros.training.config import (  # noqa: E402
     TrainConfig,
     load_config,
 )
-from siam_tracker_ros.training.module import (  # noqa: E402
-    SiamSTMModule,
+from siam_tracker_ros.training.module import TrackerModule  # noqa: E402
+from siam_tracker_ros.training.schedules import (  # noqa: E402
+    im_siam_rate,
+    rate_factor,
     siam_stm_rate,
+    spm_tracker_rate,
     stable_decay,
+    stm_track_rate,
 )
 
 PAPER_RATES = [
@@ -55,6 +59,35 @@ def test_the_papers_learning_rates():
     assert [siam_stm_rate(e) for e in range(20)] == pytest.approx(PAPER_RATES, abs=1e-6)
 
 
+def test_im_siams_rates():
+    # The specification's list, epoch by epoch.
+    listed = """.001 .002 .003 .004 .005 .004 .0032 .00256 .002048 .001638 .001311 .001049 .000839 .000671 .000537
+        .000429 .000344 .000275 .00022 .000176"""
+    assert [im_siam_rate(e) for e in range(20)] == pytest.approx(
+        [float(v) for v in listed.split()], abs=6e-7
+    )
+
+
+def test_stm_tracks_rates_at_the_starts_of_its_epochs():
+    listed = """.08 .079454 .077833 .075179 .071566 .067091 .061878 .056068 .04982 .043304 .036697 .030181 .023933 .018123
+        .01291 .008435 .004822 .002168 .000547"""
+    assert [stm_track_rate(e) for e in range(1, 20)] == pytest.approx(
+        [float(v) for v in listed.split()], abs=6e-7
+    )
+    assert (stm_track_rate(0.0), stm_track_rate(0.5)) == pytest.approx((0.01, 0.045))
+
+
+def test_spm_trackers_rates():
+    rates = [spm_tracker_rate(e) for e in (0, 1, 10, 25, 40, 49)]
+    assert rates == pytest.approx([0.01, 0.009103, 0.003907, 0.000954, 0.000233, 0.0001], abs=5e-7)
+
+
+def test_a_papers_schedule_steps_by_the_epoch_of_the_step():
+    config = OptimiserConfig(rate=0.005, schedule="siam_stm")
+    rates = [0.005 * rate_factor(config, step, 200, 20) for step in range(200)]
+    assert rates == pytest.approx([siam_stm_rate(step // 10) for step in range(200)])
+
+
 def test_stable_decay_warms_up_stays_and_ends_low():
     config = OptimiserConfig(warmup_steps=10, decay=0.5, final=0.01)
     assert stable_decay(0, 100, config) == pytest.approx(0.1)
@@ -67,10 +100,10 @@ def test_the_papers_freezing_schedule():
         crop=CropSpec(127, 255),
         backbone=BackboneConfig("atrous_resnet50"),
         neck=NeckConfig("adjust", 16),
-        matching=MatchingConfig(kernel=7, hidden=4, pixel=False),
-        head=HeadConfig(16, 1),
+        matching=SVCCorrConfig(kernel=7, hidden=4, pixel=False),
+        head=DenseHeadConfig(width=16, depth=1),
     )
-    module = SiamSTMModule(
+    module = TrackerModule(
         TrainConfig(
             network=network, optimiser=OptimiserConfig(trainable={"layer2": 10, "layer3": 10})
         ),
@@ -94,7 +127,7 @@ def test_the_papers_freezing_schedule():
 
 def test_an_unknown_stage_is_named():
     with pytest.raises(ConfigError, match=r"optimiser.trainable.layer9.*mobilenetv2_100"):
-        SiamSTMModule(TrainConfig(optimiser=OptimiserConfig(trainable={"layer9": 0})), None, 1)
+        TrackerModule(TrainConfig(optimiser=OptimiserConfig(trainable={"layer9": 0})), None, 1)
 
 
 @pytest.mark.parametrize(
@@ -127,25 +160,26 @@ def test_it_overfits_one_batch():
     config = TrainConfig(
         network=NetworkConfig(
             neck=NeckConfig("pyramid", 32),
-            matching=MatchingConfig(hidden=8),
-            head=HeadConfig(32, 1),
+            matching=SVCCorrConfig(hidden=8),
+            head=DenseHeadConfig(width=32, depth=1),
         ),
         optimiser=OptimiserConfig(rate=3e-3, trainable={}),
         run=RunConfig(precision="32-true"),
     )
-    module = SiamSTMModule(config, None, 100).train()
+    module = TrackerModule(config, None, 100).train()
     generator = torch.Generator().manual_seed(1)
     searches = torch.randint(0, 255, (4, 2, 257, 257, 3), generator=generator, dtype=torch.uint8)
     searches = (searches // 8) + 60  # a dim, noisy field
     boxes = torch.tensor([[110.0, 140.0, 70.0, 50.0], [150.0, 120.0, 40.0, 80.0]]).repeat(4, 1, 1)
     template = torch.full((4, 129, 129, 3), 80, dtype=torch.uint8)
     template[:, 32:97, 32:97] = 230
+    templates = template[:, None]
     for i in range(4):
         for j in range(2):
             cx, cy, w, h = boxes[i, j].int().tolist()
             searches[i, j, cy - h // 2 : cy + h // 2, cx - w // 2 : cx + w // 2] = 230
     batch = {
-        "template": template,
+        "template": templates,
         "searches": searches,
         "boxes": boxes,
         "visible": torch.ones(4, 2),
@@ -153,11 +187,10 @@ def test_it_overfits_one_batch():
     optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=3e-3)
     first = None
     for _ in range(40):
-        total, _, picked = module.losses(batch)
+        total, _, picked, _ = module.objective(module.network, batch)
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
         first = first or total.item()
-    truth = boxes.transpose(0, 1).flatten(0, 1)
     assert total.item() < 0.25 * first
-    assert (picked - truth).abs().max() < 12
+    assert (picked - boxes).abs().max() < 12
