@@ -209,10 +209,11 @@ class ViewSource:
         if kind == "synthetic":
             cutout = self.clips.cutout(rng)
             clip = self.clips.clip(rng, cutout, templates)
-            other = self.clips.clip(rng, self.clips.cutout(rng, cutout), searches, cutout)
-            return Views("none", _framed(clip), _framed(other))
+            foreign = self.clips.clip(rng, self.clips.cutout(rng, cutout), searches, cutout)
+            return Views("none", _framed(clip), _framed(foreign))
         first = self._thing(rng, kind)
         found: tuple[Thing, list[TargetRef]] | None = None
+        best = -1
         for attempt in range(2 * TRIES):
             # One video alone has no other scene: a still then serves, or the other way round.
             wanted = kind if attempt < TRIES else self._kind(rng, synthetic=False)
@@ -220,14 +221,17 @@ class ViewSource:
             if thing.scene == first.scene:
                 continue
             targets = self._targets(rng, thing, searches)
-            found = thing, targets
             present = {o.category for t in targets for o in self.annotated.get(t.image, (t,))}
-            if first.category is None or first.category not in present:
+            other = first.category is None or thing.category != first.category
+            alone = first.category is None or first.category not in present
+            if other + alone > best:
+                found, best = (thing, targets), other + alone
+            if alone:
                 break
         shown = self._seen(first, self._targets(rng, first, templates))
         if found is None:  # all there is is one scene: cut-outs are not in it
-            other = self.clips.clip(rng, self.clips.cutout(rng), searches)
-            return Views("none", shown, _framed(other))
+            clip = self.clips.clip(rng, self.clips.cutout(rng), searches)
+            return Views("none", shown, _framed(clip))
         return Views("none", shown, self._seen(*found))
 
     # -- things ---------------------------------------------------------------------------------

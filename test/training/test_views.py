@@ -1,0 +1,127 @@
+"""Which pictures a sample is drawn from."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from siam_tracker_ros.training.config import DataConfig, SamplingConfig
+from siam_tracker_ros.training.samples import split_sets
+from siam_tracker_ros.training.synthetic_clips import ClipMaker
+from siam_tracker_ros.training.tar_sets import read_tar_set
+from siam_tracker_ros.training.views import ViewSource, mirrored
+
+RNG = np.random.default_rng
+
+
+def frame_of(view):
+    """The frame's number: pictures are 10 gray levels apart."""
+    return round((int(view.picture.array[-1, -1, 1]) - 5) / 10)
+
+
+@pytest.fixture
+def films(tmp_path, make_pictures):
+    write, thing = make_pictures
+    rows = [([thing([50 + i, 60, 60, 44], None)], "long") for i in range(20)]
+    rows += [([thing([50 + i, 60, 60, 44], None)], "short") for i in range(2)]
+    return read_tar_set(write(tmp_path / "films.tar", rows, lambda i: (5 + 10 * i,) * 3))
+
+
+def drawn(films, count, **sampling):
+    views = ViewSource(
+        [films], DataConfig(), SamplingConfig(**{"negative": 0.0, "synthetic": 0.0, **sampling}), []
+    )
+    return [views(RNG(i), count - 1, 1) for i in range(40)]
+
+
+def test_frames_are_distinct_and_near_their_anchor(films):
+    long = 0
+    for _, templates, searches in drawn(films, 4, max_gap=5):
+        frames = [frame_of(v) for v in (*templates, *searches)]
+        if max(frames) < 20:
+            long += 1
+            assert len(set(frames)) == 4
+            assert all(abs(f - frames[0]) <= 5 for f in frames)
+        else:
+            assert set(frames) == {20, 21}  # a short track: its frames come again
+    assert 10 < long < 30
+
+
+def test_frames_wider_apart_than_the_gap_still_serve(films):
+    films.tracks = {("long", 1): films.tracks["long", 1][::10]}
+    for _, templates, searches in drawn(films, 2, max_gap=5):
+        assert {frame_of(templates[0]), frame_of(searches[0])} == {0, 10}
+
+
+def test_a_negative_sample_is_of_another_video(films):
+    for pair, templates, searches in drawn(films, 3, negative=1.0):
+        assert pair == "none"
+        assert len({frame_of(v) < 20 for v in templates}) == 1
+        assert (frame_of(templates[0]) < 20) != (frame_of(searches[0]) < 20)
+
+
+def test_one_scene_alone_has_cut_outs_for_negatives(films):
+    films.tracks = {("long", 1): films.tracks["long", 1]}
+    for pair, templates, searches in drawn(films, 2, negative=1.0):
+        assert pair == "none"
+        assert templates[0].filmed and not searches[0].filmed
+
+
+def test_tracks_have_categories_too(tmp_path, make_pictures):
+    write, thing = make_pictures
+    pair = [thing([40, 50, 60, 44], "ball"), thing([170, 60, 50, 60], "ball")]
+    rows = [(pair, video) for video in "abc" for _ in range(3)]
+    films = read_tar_set(write(tmp_path / "films.tar", rows, lambda i: (5 + 10 * i,) * 3))
+    for pair, templates, searches in drawn(films, 2, same_category=1.0):
+        assert pair == "category"
+        assert frame_of(templates[0]) // 3 != frame_of(searches[0]) // 3
+        (other,) = searches[0].related
+        assert {searches[0].box.w, other.w} == {60, 50}
+
+
+def test_mirrored_views_have_mirrored_boxes(films):
+    _, templates, _ = drawn(films, 2)[0]
+    (view,) = mirrored(templates)
+    x, y, w, h = (round(v) for v in view.box.xywh)
+    found = (view.picture.array[:, :, 0] > 200) & (view.picture.array[:, :, 1] < 60)
+    rows, columns = np.nonzero(found.any(1))[0], np.nonzero(found.any(0))[0]
+    assert (columns[0], rows[0], columns[-1], rows[-1]) == (x, y, x + w - 1, y + h - 1)
+    twice = mirrored([templates[0], templates[0]])
+    assert twice[0] is twice[1]
+
+
+def test_what_is_too_small_to_follow_stays_annotated(tmp_path, make_pictures):
+    write, thing = make_pictures
+    rows = [([thing([40, 50, 60, 44]), thing([200, 50, 8, 8])], None) for _ in range(6)]
+    images = read_tar_set(write(tmp_path / "few.tar", rows))
+    (half,) = split_sets([images], DataConfig(holdout_every=2), False)
+    for target in (*images.stills, *half.stills):
+        assert [round(t.box.w) for t in images.annotated[target.image]] == [60, 8]
+    assert half.annotated == images.annotated and len(half.stills) < len(images.stills)
+
+
+def test_clips_follow_their_object_and_tell_objects_apart(tmp_path):
+    colours = [(0, 0, 255), (0, 255, 0), (255, 0, 0)]
+    for i, colour in enumerate(colours):
+        image = np.zeros((240, 160, 4), np.uint8)
+        image[:, :, :3], image[5:235, 5:155, 3] = colour, 255
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    gray = np.full((240, 320, 3), 128, np.uint8)
+    clips = ClipMaker(sorted(tmp_path.glob("*.png")), lambda rng: gray, lambda rng: gray, 0.0)
+    rng = RNG(4)
+    for _ in range(30):
+        cutout = clips.cutout(rng)
+        assert clips.cutout(rng, cutout) is not cutout
+        clip = clips.clip(rng, cutout, 4)
+        assert len(clip) == 4
+        for image, box in clip:
+            x1, y1, x2, y2 = (round(v) for v in (*box.xywh[:2], box.edges[2], box.edges[3]))
+            middle = image[(y1 + y2) // 2, (x1 + x2) // 2].astype(int)
+            assert np.abs(middle - cutout.rgb[100, 70]).max() <= 2
+            own = np.abs(image.astype(int) - cutout.rgb[100, 70]).max(2) < 60
+            rows, columns = np.nonzero(own.any(1))[0], np.nonzero(own.any(0))[0]
+            got = (columns[0], rows[0], columns[-1], rows[-1])
+            assert np.abs(np.subtract(got, (x1, y1, x2, y2))).max() <= 2
