@@ -60,6 +60,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.export:export",
         "Make a model bundle from a checkpoint.",
     ),
+    "study": Verb(
+        "siam_tracker_ros.cli.study:study",
+        "Train configurations under one budget, with several seeds, and compare them.",
+    ),
     "costs": Verb(
         "siam_tracker_ros.cli.costs:costs",
         "Count a network's parameters and multiply-adds, part by part.",

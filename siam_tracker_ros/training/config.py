@@ -205,7 +205,10 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, how large, on what; ``threads`` 0 leaves the choice to PyTorch."""
+    """How long, how large, on what.
+
+    ``threads`` 0 leaves the choice to PyTorch; ``threshold_samples`` 0 measures no thresholds.
+    """
 
     epochs: int = 20
     samples_per_epoch: int = 4000

@@ -123,7 +123,8 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     )
     trainer.fit(module, *loaders, ckpt_path=str(last) if resume and last.is_file() else None)
     path = out / "network.safetensors"
-    add_thresholds(path, config, sets)
+    if run.threshold_samples:
+        add_thresholds(path, config, sets)
     return path
 
 

@@ -1,0 +1,171 @@
+"""``siam-tracker study``: training configurations under the same data and budget, several seeds each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from siam_tracker_ros.cli.common import CommandError, console, find_sequences, table, write_json
+from siam_tracker_ros.cli.evaluate import fps_text
+from siam_tracker_ros.cli.scoring import run_all
+from siam_tracker_ros.evaluation import Sequence
+from siam_tracker_ros.evaluation.bundled import BundleTrackerMaker
+from siam_tracker_ros.tracking import TrackerSettings
+
+FOLLOW_ALWAYS = TrackerSettings(found=0.0, lost=0.0)
+"""States off: what is compared is the network, not thresholds that a short run cannot measure."""
+
+SHOWN = ("auc", "ao", "sr50", "sr75")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration in the table: its costs, and the figures of each seed and of its untrained start."""
+
+    name: str
+    parameters: int
+    macs: int
+    untrained: dict[str, Any]
+    trained: list[dict[str, Any]]
+
+    def mean(self, figure: str) -> float:
+        """Return the mean over the seeds."""
+        return float(np.mean([seed[figure] for seed in self.trained]))
+
+    def spread(self, figure: str) -> float:
+        """Return the standard deviation over the seeds; NaN for a single one."""
+        values = [seed[figure] for seed in self.trained]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def study(
+    configs: Annotated[list[Path], typer.Argument(help="Training configurations to compare.")],
+    out: Annotated[Path, typer.Option(help="Runs, bundles and results.")] = Path("out/study"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one key of all of them, e.g. --set run.epochs=2"),
+    ] = None,
+    sequences: Annotated[
+        Path | None, typer.Option(help="As for evaluate; without: the data's sequences/.")
+    ] = None,
+    names: Annotated[str | None, typer.Option(help="Only these sequences.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a tracker.")] = 2,
+) -> None:
+    """Train configurations under one budget, several seeds each, and score them.
+
+    Each run is trained, exported and evaluated on the sequences with the states switched off, and
+    so is the untrained start of each configuration. What is there already is not done again, so the
+    command may be stopped, and several may share OUT with different configurations. Ends with
+    OUT/study.json and OUT/study.md.
+    """
+    clips = find_sequences(sequences, names)
+    changes = list(override or [])
+    entries = [_entry(config, out, seeds, changes, clips, threads) for config in configs]
+    show(entries, len(clips), seeds)
+    write_json(
+        out / "study.json",
+        {
+            "set": changes,
+            "seeds": seeds,
+            "sequences": [clip.name for clip in clips],
+            "entries": [asdict(entry) for entry in entries],
+        },
+    )
+    (out / "study.md").write_text(markdown(entries), encoding="utf-8")
+
+
+def _entry(
+    config: Path, out: Path, seeds: int, changes: list[str], clips: list[Sequence], threads: int
+) -> Entry:
+    from siam_tracker_ros.deployment.costs import measure_costs
+    from siam_tracker_ros.networks.build import make_network
+    from siam_tracker_ros.training.config import load_config
+
+    costs = measure_costs(make_network(load_config(config, changes).network))
+    figures = []
+    for seed in range(seeds + 1):  # 0: the untrained start
+        name = f"{config.stem}_seed{seed}" if seed else f"{config.stem}_untrained"
+        result = out / f"{name}.json"
+        bundle = _bundle(config, [*changes, f"run.seed={max(seed, 1)}"], out, name, bool(seed))
+        if not result.is_file():
+            maker = BundleTrackerMaker(str(bundle), "onnxruntime", threads, FOLLOW_ALWAYS)
+            (summary,) = run_all([maker], clips, workers=1, cache=out / "results")
+            summary.write(result)
+        figures.append(_figures(result))
+    return Entry(config.stem, costs.parameters, costs.macs, figures[0], figures[1:])
+
+
+def _figures(result: Path) -> dict[str, Any]:
+    """Return the means over the sequences of a results file."""
+    sequences = json.loads(result.read_text(encoding="utf-8"))["sequences"].values()
+    return {f: float(np.mean([s[f] for s in sequences])) for f in (*SHOWN, "fps")}
+
+
+def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: bool) -> Path:
+    """Return the folder of one run's bundle, making what is missing.
+
+    Raises:
+        CommandError: if one is there that another configuration made.
+    """
+    import torch
+
+    from siam_tracker_ros.bundle import load_bundle
+    from siam_tracker_ros.deployment.export import export_bundle
+    from siam_tracker_ros.networks.build import make_network
+    from siam_tracker_ros.networks.checkpoint import load_network
+    from siam_tracker_ros.training.config import load_config
+    from siam_tracker_ros.training.run import backbone_weights, train
+
+    folder, run = out / "models" / name, out / "runs" / name
+    values = load_config(config, changes)
+    made_by = json.loads(json.dumps(asdict(values)))  # tuples as lists, as bundle.yaml has them
+    if (folder / "bundle.yaml").is_file():
+        if load_bundle(folder).provenance.get("config") != made_by:
+            raise CommandError(
+                f"{folder} was made by another configuration: choose another --out, or remove it"
+            )
+        return folder
+    console.print(f"{name}:", highlight=False)
+    if trained:
+        network = load_network(train(values, run, resume=True))
+    else:
+        torch.manual_seed(values.run.seed)
+        network = make_network(values.network, backbone_weights(values)).eval()
+    export_bundle(network, folder, name=name, provenance={"config": made_by})
+    return folder
+
+
+HEAD = ["configuration", "params M", "GMAC", "untrained AUC", "AUC", "± s.d.", "AO", "SR.50"]
+HEAD += ["SR.75", "fps"]
+
+
+def _row(entry: Entry) -> list[str]:
+    spread = entry.spread("auc")
+    return [
+        entry.name,
+        f"{entry.parameters / 1e6:.2f}",
+        f"{entry.macs / 1e9:.3f}",
+        f"{entry.untrained['auc']:.3f}",
+        f"{entry.mean('auc'):.3f}",
+        "" if spread != spread else f"{spread:.3f}",
+        *(f"{entry.mean(figure):.3f}" for figure in SHOWN[1:]),
+        fps_text(entry.mean("fps")),
+    ]
+
+
+def show(entries: list[Entry], sequences: int, seeds: int) -> None:
+    """Print a line a configuration: means over the seeds, and the AUC's standard deviation."""
+    title = f"{sequences} sequences, {seeds} seeds each, states off"
+    console.print(table(title, HEAD, [_row(entry) for entry in entries]))
+
+
+def markdown(entries: list[Entry]) -> str:
+    """Return the table as Markdown."""
+    lines = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 1), *(_row(entry) for entry in entries)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
