@@ -50,7 +50,9 @@ class MatchingAdaptive(nn.Module):
         self.search_conv = convolutions()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # PyTorch counts a depth-wise convolution's fan-out over all channels.
+                mode = "fan_in" if module.groups > 1 else "fan_out"
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
 
     @property
     def states(self) -> tuple[str, ...]:
