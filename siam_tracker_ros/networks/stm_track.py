@@ -32,8 +32,8 @@ from siam_tracker_ros.networks.matching.space_time import SpaceTimeRead
 from siam_tracker_ros.networks.necks import ConvNeck
 from siam_tracker_ros.networks.tracker_network import Decision, StepInputs, TrackerNetwork
 
-_EXPONENT_LIMIT = 5.0
-"""Distances are held within unit e^+-5: a bad first iteration must not overflow."""
+_EXPONENT_LIMIT = 4.0
+"""Distances are held within unit e^+-4: a bad first iteration must not overflow."""
 
 
 class STMTrack(TrackerNetwork):
