@@ -119,7 +119,7 @@ class SiamSTM(TrackerNetwork):
         self, inputs: StepInputs, state: Mapping[str, Tensor]
     ) -> tuple[Decision, dict[str, Tensor]]:
         """One step: maps, ARM, penalty and window, the best cell."""
-        assert inputs.first is not None
+        assert inputs.first is not None and inputs.previous_size is not None
         maps = self.search({name: state[name] for name in self.constant_states}, inputs.search)
         heat = torch.sigmoid(maps.heat.float())[0, 0].clamp(HEAT_FLOOR, 1 - HEAT_FLOOR)
         boxes = self.boxes(maps)[0]

@@ -15,9 +15,10 @@ Backbone = AtrousResNet50 | MobileBackbone
 
 def make_backbone(config: BackboneConfig, weights: Mapping[str, Tensor] | None = None) -> Backbone:
     """Build the backbone that ``config`` names, with ImageNet ``weights`` where given."""
+    levels = {"levels": config.levels} if config.levels else {}
     if config.kind == "atrous_resnet50":
-        return AtrousResNet50(config.shortcut, weights)
-    return MobileBackbone(config.kind, weights)
+        return AtrousResNet50(config.shortcut, weights, **levels)
+    return MobileBackbone(config.kind, weights, **levels)
 
 
 __all__ = ["AtrousResNet50", "Backbone", "MobileBackbone", "make_backbone"]
