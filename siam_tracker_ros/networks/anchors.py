@@ -131,12 +131,12 @@ class Proposals(NamedTuple):
     """A few boxes out of all anchors'.
 
     Attributes:
-        index: ``[B,K]`` of the anchor.
+        anchor: ``[B,K]`` index of the anchor.
         boxes: ``[B,K,4]``.
         score: ``[B,K]`` of the coarse stage; not above 0 in a slot that is empty.
     """
 
-    index: Tensor
+    anchor: Tensor
     boxes: Tensor
     score: Tensor
 
@@ -178,7 +178,7 @@ def propose(boxes: Tensor, score: Tensor, count: int, previous: Tensor | None = 
     index = torch.arange(int(boxes.shape[1]), device=boxes.device)[None]
     others = _strongest(boxes, torch.where(index == near, none, value), count - 1)
     return Proposals(
-        torch.cat([others.index, near], dim=1),
+        torch.cat([others.anchor, near], dim=1),
         torch.cat([others.boxes, take(boxes, near)], dim=1),
         torch.cat([others.score, take(score, near)], dim=1),
     )

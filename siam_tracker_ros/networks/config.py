@@ -147,7 +147,6 @@ class UpChannelConfig:
     Attributes:
         template_cells, search_cells: sides of the central parts that are matched, in cells.
         width: channels of the correlated search features.
-        scale: constant factor on the correlation.
         unit: cells' features are scaled to one length first (not in the paper: pretrained features
             then match from the start).
         start: initial weights; ``match``: the target's maps begin as the correlation of the
@@ -158,7 +157,6 @@ class UpChannelConfig:
     template_cells: int = 6
     search_cells: int = 24
     width: int = 256
-    scale: float = 1e-3
     unit: bool = False
     start: Literal["random", "match"] = "random"
 

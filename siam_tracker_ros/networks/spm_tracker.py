@@ -8,7 +8,7 @@ fused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class SPMTracker(TrackerNetwork):
         assert isinstance(config.decoder, AnchorDecoderConfig)
         self.config = config
         self.decoder = config.decoder
-        self.backbone = make_backbone(config.backbone, weights)
+        self.backbone: Any = make_backbone(config.backbone, weights)
         matched, regions = self._make_neck(config)
         first = self._check_sizes(config.matching)
         ratios = config.decoder.ratios
@@ -158,17 +158,16 @@ class SPMTracker(TrackerNetwork):
                 )
             middle = (size - cells) // 2 + (cells - 1) / 2
             before.append((n - 1) / 2 - STRIDE * middle)
-        response = wanted[1] - wanted[0] + 1
-        if response < 5 or response % 2 == 0:
-            raise ConfigError(
-                f"matching.search_cells = {wanted[1]} and matching.template_cells = {wanted[0]} give a response "
-                f"of {response} cells; an odd number of at least 5 is wanted"
-            )
         if before[0] != before[1]:
-            # Both parts must lie alike to their crop's middle: else boxes are off by the difference.
+            # Boxes would be off by the difference; an even response is always such a case.
             raise ConfigError(
                 f"matching.template_cells = {wanted[0]} of {sizes[0]} and matching.search_cells = {wanted[1]} of "
                 f"{sizes[1]} do not lie alike: their middles are {before[0]:g} and {before[1]:g} px from the crops'"
+            )
+        if wanted[1] - wanted[0] < 4:
+            raise ConfigError(
+                f"matching.search_cells = {wanted[1]} and matching.template_cells = {wanted[0]} give a response of "
+                f"{wanted[1] - wanted[0] + 1} cells; at least 5 are wanted"
             )
         centred = (crop.search - 1) / 2 - STRIDE * (sizes[1] - 1) / 2
         return float(getattr(self.backbone, "first", centred))
@@ -196,9 +195,7 @@ class SPMTracker(TrackerNetwork):
 
     def coarse(self, state: Mapping[str, Tensor], features: Features) -> Coarse:
         """First stage, on all anchors."""
-        logits, deltas = self.matching(
-            state["class_kernel"], state["box_kernel"], features.matched
-        )
+        logits, deltas = self.matching(state["class_kernel"], state["box_kernel"], features.matched)
         boxes = decode(deltas, self.anchors)
         return Coarse(logits, deltas, target_probability(logits), boxes)
 
@@ -208,9 +205,7 @@ class SPMTracker(TrackerNetwork):
         """Second stage on ``boxes [B,K,4]``: class logits ``[B,K,2]`` and deltas ``[B,K,4]``."""
         return self.relation(state["template_half"], features.regions, boxes)
 
-    def fused(
-        self, state: Mapping[str, Tensor], features: Features, proposals: Proposals
-    ) -> Fused:
+    def fused(self, state: Mapping[str, Tensor], features: Features, proposals: Proposals) -> Fused:
         """Second stage on the proposals, and equation (2)."""
         logits, deltas = self.fine(state, features, proposals.boxes)
         score, boxes = fuse(
@@ -235,6 +230,7 @@ class SPMTracker(TrackerNetwork):
         crop = self.config.crop.search
         features = self.extract(inputs.search)
         coarse = self.coarse(state, features)
+        assert inputs.previous_size is not None
         previous = _in_the_middle(inputs.previous_size, crop)
         count = self.relation.config.proposals
         proposals = propose(coarse.boxes, coarse.score, count, previous)

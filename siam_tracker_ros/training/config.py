@@ -152,8 +152,8 @@ class SPMTrackerLossConfig:
         box: weight of the coarse stage's box loss.
         classes: the coarse stage's class loss: cross-entropy of ``sampled`` anchors, or ``focal``
             loss of all of them.
-        regression: ``smooth_l1`` on deltas; ``giou`` on the decoded boxes (in the fine stage
-            both).
+        regression: ``smooth_l1`` on deltas; ``giou``: that and 1 - GIoU of the decoded boxes, which
+            alone has no gradient where a size is clipped.
         positive: an anchor that overlaps an object more than this is positive.
         best: so is an object's best anchor, whatever its overlap.
         positives, anchors: how many anchors of an image take part: positive ones, and all.

@@ -57,6 +57,8 @@ class AlexNetS8(nn.Module):
 
     strides = (8, 8, 8)
     first = 0.0
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class AlexNetS8(nn.Module):
         self.conv5 = nn.Conv2d(widths[3], widths[4], 3, padding=1, groups=groups)
         for conv in self.stages().values():
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
         grouped = layout == "grouped"
         mean = CAFFE_MEAN if grouped else [255 * value for value in MEAN]

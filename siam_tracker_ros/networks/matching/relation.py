@@ -154,9 +154,7 @@ def aligned_regions(features: Tensor, boxes: Tensor, cells: int, first: float = 
         across.reshape(batch, number * cells, width).transpose(1, 2).to(features.dtype),
     )
     rows = rows.reshape(batch, channels, height, number, cells).permute(0, 3, 2, 1, 4)
-    out = torch.matmul(
-        down.to(rows.dtype), rows.reshape(batch, number, height, channels * cells)
-    )
+    out = torch.matmul(down.to(rows.dtype), rows.reshape(batch, number, height, channels * cells))
     return out.reshape(batch, number, cells, channels, cells).permute(0, 1, 3, 2, 4)
 
 

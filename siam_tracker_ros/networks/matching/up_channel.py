@@ -8,8 +8,17 @@ from torch import Tensor, nn
 from siam_tracker_ros.networks.config import UpChannelConfig
 from siam_tracker_ros.networks.layers import center_crop, unit_length
 
+SCALE = 1e-3
+"""Constant factor on the correlation."""
+
 KERNEL_SCALE = 1 / 32
 """Kernels are kept this much smaller, so that sums of thousands of products fit into FP16."""
+
+_RARE = -4.0
+"""Logit of an anchor that matches nothing, where training starts with matching."""
+
+_GAIN = 6.0
+"""Where it does, this times a thousandth of the correlation is added to it."""
 
 
 class UpXCorr(nn.Module):
@@ -18,7 +27,7 @@ class UpXCorr(nn.Module):
     ::
 
         kernels = conv3x3(z) viewed as (outputs, width, k, k) / 32
-        maps    = 32 scale (kernels (*) conv3x3(x))            (scale 1e-3, FP32)
+        maps    = .032 (kernels (*) conv3x3(x))                (1e-3 in all; FP32)
         cls     = maps + bias                  2 A channels: class A + anchor; 0 background, 1 target
         reg     = conv1x1(maps)                4 A channels: 4 anchor + (dx, dy, dw, dh)
 
@@ -61,8 +70,11 @@ class UpXCorr(nn.Module):
             self.search_class.weight.mul_(small).add_(same)
             kernels = self.template_class.weight.view(2, self.anchors, width, channels, 3, 3)
             kernels.mul_(small)
-            kernels[0].sub_(same / 2)
-            kernels[1].add_(same / 2)
+            kernels[0].sub_(same * _GAIN / 2)
+            kernels[1].add_(same * _GAIN / 2)
+            # Most anchors are background: they begin as that.
+            self.class_bias[: self.anchors].fill_(-_RARE / 2)
+            self.class_bias[self.anchors :].fill_(_RARE / 2)
 
     @property
     def response_cells(self) -> int:
@@ -92,7 +104,7 @@ class UpXCorr(nn.Module):
             (row, column, anchor).
         """
         x = self._prepare(features, self.config.search_cells)
-        scale = self.config.scale / KERNEL_SCALE
+        scale = SCALE / KERNEL_SCALE
         cls = scale * correlate(class_kernel, self.search_class(x)).float()
         reg = scale * correlate(box_kernel, self.search_box(x)).float()
         cls = cls + self.class_bias.view(1, -1, 1, 1)

@@ -66,7 +66,9 @@ class SPMTrackerObjective:
         state = {k: v.repeat_interleave(shape[1], dim=0) for k, v in state.items()}
         features = network.extract(planes(batch["searches"]))
         coarse = network.coarse(state, features)
-        parts = dict(zip(("coarse", "coarse_box"), self._coarse(network, coarse, batch), strict=True))
+        parts = dict(
+            zip(("coarse", "coarse_box"), self._coarse(network, coarse, batch), strict=True)
+        )
         fine = self._fine(network, state, features, coarse, batch)
         parts.update(zip(("fine", "fine_box"), fine, strict=True))
         total = parts["coarse"] + self.config.box * parts["coarse_box"]
@@ -74,9 +76,7 @@ class SPMTrackerObjective:
         boxes, scores = _answer(network, state, features, coarse)
         return Losses(total, parts, boxes.unflatten(0, shape), scores.unflatten(0, shape))
 
-    def _coarse(
-        self, network: SPMTracker, coarse: Coarse, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
+    def _coarse(self, network: SPMTracker, coarse: Coarse, batch: Batch) -> tuple[Tensor, Tensor]:
         """Class and box loss of all anchors."""
         config = self.config
         labels = anchor_labels(
@@ -98,10 +98,9 @@ class SPMTrackerObjective:
         # Positive anchors alone, [P]: the others have no object to be taken against.
         chosen = positive > 0
         target, anchors = labels.boxes[chosen], network.anchors.expand_as(labels.boxes)[chosen]
-        if config.regression == "smooth_l1":
-            error = smooth_l1(coarse.deltas[chosen], encode(target, anchors))
-        else:
-            error = 1 - generalised_iou(coarse.boxes[chosen], target)
+        error = smooth_l1(coarse.deltas[chosen], encode(target, anchors))
+        if config.regression == "giou":
+            error = error + 1 - generalised_iou(coarse.boxes[chosen], target)
         return classes, error.sum() / positive.sum().clamp(min=1)
 
     def _fine(
@@ -127,13 +126,11 @@ class SPMTrackerObjective:
         classes = _cross_entropy(logits, positive, mask)
         scale = deltas.new_tensor(FINE_SCALE)
         target = encode(boxes[:, None], proposals) * scale
-        if self.config.regression == "smooth_l1":
-            error = smooth_l1(deltas, target)
-        else:
+        error = smooth_l1(deltas, target)
+        if self.config.regression == "giou":
             refined = decode_fine(deltas, proposals)
             pairs = refined.flatten(0, 1), boxes[:, None].expand_as(refined).flatten(0, 1)
-            # Smooth L1 moves what GIoU, near its optimum, hardly does.
-            error = smooth_l1(deltas, target) + (1 - generalised_iou(*pairs)).view_as(positive)
+            error = error + (1 - generalised_iou(*pairs)).view_as(positive)
         return classes, (error * positive).sum() / positive.sum().clamp(min=1)
 
 
