@@ -1,0 +1,73 @@
+"""``siam-tracker study`` on two tiny configurations: every run is made once, scored and put in the table."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from siam_tracker_ros.bundle import load_bundle  # noqa: E402
+from siam_tracker_ros.cli.main import app  # noqa: E402
+from siam_tracker_ros.evaluation.synthetic import synthetic_sequence  # noqa: E402
+
+TINY = """
+network: {neck: {channels: 16}, matching: {hidden: 4, channel: CHANNEL}, head: {width: 16, depth: 1}}
+pretrained: none
+data: {sets: {reds: 1.0}, holdout_every: 3}
+optimiser: {warmup_steps: 0}
+run: {epochs: 1, samples_per_epoch: 8, batch: 4, workers: 0, validation_samples: 4,
+    checkpoint_every: 1, precision: 32-true, threshold_samples: 0}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, make_set):
+    """Data with one set, two configurations and a clip in OTB layout."""
+    (tmp_path / "train").mkdir()
+    boxes = [([40 + 3 * i, 50 + i, 60, 50], None) for i in range(12)]
+    make_set(tmp_path / "train" / "reds.tar", boxes)
+    monkeypatch.setenv("SIAM_TRACKER_DATA", str(tmp_path))
+    for name, channel in (("with", "true"), ("without", "false")):
+        (tmp_path / f"{name}.yaml").write_text(TINY.replace("CHANNEL", channel))
+    clip = synthetic_sequence(320, 240, 5)
+    images = tmp_path / "clips" / "thing" / "img"
+    images.mkdir(parents=True)
+    for index, frame in enumerate(clip, 1):
+        cv2.imwrite(str(images / f"{index:04}.jpg"), frame)
+    lines = [",".join(str(v) for v in (x + 1, y + 1, w, h)) for x, y, w, h in clip.boxes]
+    (images.parent / "groundtruth_rect.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_two_configurations_and_two_seeds(folder):
+    words = ["study", str(folder / "with.yaml"), str(folder / "without.yaml"), "--seeds", "2"]
+    words += ["--out", str(folder / "out"), "--sequences", str(folder / "clips")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out" / "study.json").read_text())
+    assert (found["seeds"], found["sequences"]) == (2, ["thing"])
+    entries = found["entries"]
+    assert [entry["name"] for entry in entries] == ["with", "without"]
+    assert entries[0]["parameters"] > entries[1]["parameters"]
+    for entry in entries:
+        assert len(entry["trained"]) == 2
+        assert all(0 <= seed["auc"] <= 1 for seed in (*entry["trained"], entry["untrained"]))
+    table = (folder / "out" / "study.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| with", "| without"]
+    seeds = [load_bundle(folder / "out" / "models" / f"with_seed{n}") for n in (1, 2)]
+    assert [b.provenance["config"]["run"]["seed"] for b in seeds] == [1, 2]
+    assert seeds[0].files["search.onnx"] != seeds[1].files["search.onnx"]
+
+    # Nothing is made twice, and nothing made otherwise passes for it.
+    before = (folder / "out" / "models" / "with_seed1" / "bundle.yaml").stat().st_mtime_ns
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (folder / "out" / "models" / "with_seed1" / "bundle.yaml").stat().st_mtime_ns == before
+    other = CliRunner().invoke(app, [*words, "--set", "run.batch=8"])
+    assert other.exit_code == 2
+    assert "was made by another configuration" in other.stderr
