@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from siam_tracker_ros.networks.config import NetworkConfig
+from siam_tracker_ros.networks.im_siam import IMSiam
+from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.networks.spm_tracker import SPMTracker
+from siam_tracker_ros.networks.stm_track import STMTrack
 from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
-TRACKERS = {
-    "siam_stm": "SiamSTM",
-    "im_siam": "IMSiam",
-    "stm_track": "STMTrack",
-    "spm_tracker": "SPMTracker",
+TRACKERS: dict[str, Callable[..., TrackerNetwork]] = {
+    "siam_stm": SiamSTM,
+    "im_siam": IMSiam,
+    "stm_track": STMTrack,
+    "spm_tracker": SPMTracker,
 }
 
 
@@ -30,6 +33,4 @@ def make_network(
     Raises:
         ConfigError: if parts do not fit: the message names the two places and the two numbers.
     """
-    module = importlib.import_module(f"siam_tracker_ros.networks.{config.tracker}")
-    network: TrackerNetwork = getattr(module, TRACKERS[config.tracker])(config, weights)
-    return network
+    return TRACKERS[config.tracker](config, weights)

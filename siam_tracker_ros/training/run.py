@@ -40,6 +40,13 @@ from siam_tracker_ros.training.samples import SampleSource, find_cutouts, split_
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
 from siam_tracker_ros.training.thresholds import FloatArray, choose_thresholds, score_samples
 
+_TORCHVISION = {
+    "atrous_resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "inception_v3": "Inception_V3_Weights.IMAGENET1K_V1",
+    "alexnet": "AlexNet_Weights.IMAGENET1K_V1",
+}
+"""Backbones whose ImageNet weights torchvision has; timm has the others'."""
+
 VALIDATION_SEED = 20_000_003
 THRESHOLD_SEED = 30_000_001
 
@@ -237,10 +244,10 @@ def backbone_weights(config: TrainConfig) -> Mapping[str, Tensor] | None:
     if found:
         return load_file(found[0])
     try:
-        if kind == "atrous_resnet50":
-            import torchvision
+        if kind in _TORCHVISION:
+            from torchvision.models import get_weight
 
-            return torchvision.models.ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+            return get_weight(_TORCHVISION[kind]).get_state_dict(progress=False)
         import timm
 
         return timm.create_model(kind, pretrained=True).state_dict()
