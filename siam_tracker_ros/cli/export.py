@@ -108,7 +108,9 @@ def export(
         raise typer.Exit(1)
 
 
-def _trained(checkpoint: Path, card: Path | None) -> tuple[TrackerNetwork, dict[str, Any], ModelCard]:
+def _trained(
+    checkpoint: Path, card: Path | None
+) -> tuple[TrackerNetwork, dict[str, Any], ModelCard]:
     from siam_tracker_ros.deployment.run_folder import read_card, read_provenance
     from siam_tracker_ros.networks.checkpoint import load_network
 

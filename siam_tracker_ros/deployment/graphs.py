@@ -162,7 +162,9 @@ def check_graph(name: str, model: Any, reads: Sequence[str], writes: Sequence[st
         if found != list(names):
             raise ExportError(f"{name}: {kind} are {found}, not {list(names)}")
         for spec in _specs(name, tensors):
-            wanted = ("uint8",) if spec.name in ("template", "search", "memory") else ("float32",)
+            wanted: tuple[str, ...] = ("float32",)
+            if spec.name in ("template", "search", "memory"):
+                wanted = ("uint8",)
             if spec.name.startswith("state."):
                 wanted = ("float32", "int32")  # counters must stay exact for ever
             if spec.dtype not in wanted:

@@ -35,7 +35,9 @@ Size = tuple[float, float]
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def measure_parity(network: TrackerNetwork, bundle: Bundle, clips: Sequence[Clip] = ()) -> dict[str, Any]:
+def measure_parity(
+    network: TrackerNetwork, bundle: Bundle, clips: Sequence[Clip] = ()
+) -> dict[str, Any]:
     """Measure a bundle against the network that it was exported from.
 
     Two comparisons on each clip, both without states of the track (presence is ignored, every frame is committed):
@@ -170,9 +172,7 @@ class _ComparedSession(TorchSession):
             "median_difference": {k: float(np.median(v)) for k, v in self._differences.items()},
         }
 
-    def _compare(
-        self, search: UInt8Array, size: Size, first: float, memory: Memory | None
-    ) -> None:
+    def _compare(self, search: UInt8Array, size: Size, first: float, memory: Memory | None) -> None:
         ours = self._graphs.step(search, size, first, memory, self._tuning)
         for name, value in self.outputs.items():
             worst = float(np.max(np.abs(ours[name].astype(np.float64) - value)))
@@ -204,7 +204,7 @@ class _Graphs:
         self._next: Arrays = {}
 
     def start(self, template: UInt8Array, size: Size) -> None:
-        inputs = {"template": template, "previous_size": np.array(size, np.float32)}
+        inputs: Arrays = {"template": template, "previous_size": np.array(size, np.float32)}
         self._state = {**self._empty, **self._run("template", inputs)}
 
     def step(

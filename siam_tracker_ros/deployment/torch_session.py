@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ class TorchSession:
         self._tuning = {name: float(tuning[name]) for name in network.tuning}
         self._state: State | None = None
         self._next: State | None = None
-        self.outputs: dict[str, npt.NDArray[np.generic]] = {}
+        self.outputs: dict[str, npt.NDArray[Any]] = {}
         """Every output of the last search step by its name in the graph."""
 
     @property
@@ -124,9 +125,7 @@ class TorchSession:
             given["memory"] = torch.from_numpy(memory.crop)
             given["memory_size"] = torch.tensor(memory.size, dtype=torch.float32)
         outputs = self._search(*(given[name] for name in self._search.reads))
-        self.outputs = {
-            n: t.numpy() for n, t in zip(self._search.writes, outputs, strict=True)
-        }
+        self.outputs = {n: t.numpy() for n, t in zip(self._search.writes, outputs, strict=True)}
         box, score, runner_up, peak = (t.tolist() for t in outputs[: len(RESULTS)])
         result = StepResult(Box(*box), score[0], runner_up[0], (peak[0], peak[1]))
         carried = zip(self._network.carried_states(), outputs[len(RESULTS) :], strict=True)

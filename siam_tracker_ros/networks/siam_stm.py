@@ -7,6 +7,7 @@ map.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,8 +46,8 @@ class SiamSTM(TrackerNetwork):
         ConfigError: if parts do not fit: the message names the two places and the two numbers.
     """
 
-    tuning = {"window": 0.2, "penalty": 0.1, "arm": 1.0}
-    host_tuning = {"size_rate": 0.3}
+    tuning: ClassVar[Mapping[str, float]] = {"window": 0.2, "penalty": 0.1, "arm": 1.0}
+    host_tuning: ClassVar[Mapping[str, float]] = {"size_rate": 0.3}
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()

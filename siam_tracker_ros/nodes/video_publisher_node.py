@@ -334,7 +334,9 @@ def main(args: Sequence[str] | None = None) -> int:
             node = VideoPublisher()
             node.run()
         except (GivenUp, SourceError, ValueError) as error:
-            logger = rclpy.logging.get_logger("video_publisher") if node is None else node.get_logger()
+            logger = (
+                rclpy.logging.get_logger("video_publisher") if node is None else node.get_logger()
+            )
             logger.error(str(error))
             status = 1
         except (KeyboardInterrupt, ExternalShutdownException):

@@ -195,7 +195,9 @@ class OptimiserConfig:
     backbone_rate: float = 0.2
     weight_decay: float = 1e-4
     clip: float = 10.0
-    schedule: Literal["stable_decay", "siam_stm", "im_siam", "stm_track", "spm_tracker"] = "stable_decay"
+    schedule: Literal["stable_decay", "siam_stm", "im_siam", "stm_track", "spm_tracker"] = (
+        "stable_decay"
+    )
     warmup_steps: int = 100
     decay: float = 0.4
     final: float = 0.01

@@ -15,7 +15,12 @@ from siam_tracker_ros.deployment.graphs import Graph, export_graphs
 from siam_tracker_ros.deployment.model_card import ModelCard
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import CropSpec
-from siam_tracker_ros.networks.config import DenseHeadConfig, SVCCorrConfig, NeckConfig, NetworkConfig
+from siam_tracker_ros.networks.config import (
+    DenseHeadConfig,
+    NeckConfig,
+    NetworkConfig,
+    SVCCorrConfig,
+)
 from siam_tracker_ros.networks.siam_stm import SiamSTM
 
 SMALL = NetworkConfig(

@@ -33,7 +33,9 @@ TABLE = {
 
 @pytest.mark.parametrize("shortcut", ["1x1", "3x3"])
 def test_costs_of_the_paper(shortcut):
-    config = dataclasses.replace(PAPER, backbone=BackboneConfig("atrous_resnet50", shortcut=shortcut))
+    config = dataclasses.replace(
+        PAPER, backbone=BackboneConfig("atrous_resnet50", shortcut=shortcut)
+    )
     costs = measure_costs(SiamSTM(config))
     measured = {p.name: (p.parameters / 1e6, p.macs / 1e9) for p in costs.parts}
     measured["total"] = (costs.parameters / 1e6, costs.macs / 1e9)

@@ -24,9 +24,9 @@ from siam_tracker_ros.networks.config import (
     BackboneConfig,
     CenterDecoderConfig,
     DenseHeadConfig,
-    SVCCorrConfig,
     NetworkConfig,
     ResponseArmConfig,
+    SVCCorrConfig,
 )
 from siam_tracker_ros.networks.tracker_network import SearchGraph, TemplateGraph
 
@@ -162,7 +162,9 @@ VARIANTS = {
     },
     "padded phi1": {"matching": SVCCorrConfig(kernel=5, hidden=4, phi1_pad=True)},
     "literal update": {"temporal": ResponseArmConfig(update="literal")},
-    "pixels, correlation criterion": {"temporal": ResponseArmConfig(peaks="pixels", criterion="corr")},
+    "pixels, correlation criterion": {
+        "temporal": ResponseArmConfig(peaks="pixels", criterion="corr")
+    },
     "five candidates": {"temporal": ResponseArmConfig(candidates=5)},
     "linear size": {"decoder": CenterDecoderConfig(size="linear")},
     "efficientnet": {"backbone": BackboneConfig("tf_efficientnet_lite0")},

@@ -83,7 +83,11 @@ def graph_specs(memory=False):
         "search.onnx",
         inputs=(
             picture,
-            *((TensorSpec("memory", "uint8", picture.shape), f32("memory_size", 2)) if memory else ()),
+            *(
+                (TensorSpec("memory", "uint8", picture.shape), f32("memory_size", 2))
+                if memory
+                else ()
+            ),
             f32("previous_size", 2),
             f32("first"),
             f32("tuning.window"),

@@ -51,7 +51,9 @@ def test_memory_format_and_gradients_do_not_matter(tmp_path, light):
     network = SiamSTM(light.config).to(memory_format=torch.channels_last)
     path = tmp_path / "deep" / "network.safetensors"
     save_network(path, network)
-    assert torch.equal(load_network(path).head.outputs.heat[0].weight, network.head.outputs.heat[0].weight)
+    assert torch.equal(
+        load_network(path).head.outputs.heat[0].weight, network.head.outputs.heat[0].weight
+    )
     assert [f.name for f in path.parent.iterdir()] == ["network.safetensors"]
 
 
@@ -81,7 +83,8 @@ def test_other_shapes_are_refused_and_leave_the_network_as_it_was(saved):
 def test_one_other_shape_is_named_with_both_shapes(saved):
     rewritten(saved, {"head.outputs.heat.0.weight": torch.zeros(1, 48, 1, 1)})
     with pytest.raises(
-        CheckpointError, match=r"head\.outputs\.heat\.0\.weight is \[1, 48, 1, 1\], not \[1, 96, 1, 1\]"
+        CheckpointError,
+        match=r"head\.outputs\.heat\.0\.weight is \[1, 48, 1, 1\], not \[1, 96, 1, 1\]",
     ):
         load_network(saved)
 
@@ -89,7 +92,8 @@ def test_one_other_shape_is_named_with_both_shapes(saved):
 def test_missing_and_unknown_weights_are_named(saved):
     rewritten(saved, {"head.mask.weight": torch.zeros(1)}, drop=("head.outputs.size.0.bias",))
     with pytest.raises(
-        CheckpointError, match=r"head\.outputs\.size\.0\.bias is missing; head\.mask\.weight is unknown"
+        CheckpointError,
+        match=r"head\.outputs\.size\.0\.bias is missing; head\.mask\.weight is unknown",
     ):
         load_network(saved)
 
@@ -97,8 +101,14 @@ def test_missing_and_unknown_weights_are_named(saved):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"tracker": "ostrack"}, "tracker is 'ostrack', known is siam_stm, im_siam, stm_track, spm"),
-        ({"tracker": "stm_track"}, "tracker is 'stm_track', but its configuration is of 'siam_stm'"),
+        (
+            {"tracker": "ostrack"},
+            "tracker is 'ostrack', known is siam_stm, im_siam, stm_track, spm",
+        ),
+        (
+            {"tracker": "stm_track"},
+            "tracker is 'stm_track', but its configuration is of 'siam_stm'",
+        ),
         ({"version": "2"}, "version is '2', this program reads 1"),
         ({"format": "pt"}, "no checkpoint of this project: format is 'pt'"),
         ({"config": "{"}, "config: not readable as JSON"),

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from siam_tracker_ros.networks.decode import decode_boxes, decode_sizes, hann_window, size_penalty
+from siam_tracker_ros.networks.decode import (
+    CenterMaps,
+    decode_boxes,
+    decode_sizes,
+    hann_window,
+    size_penalty,
+)
 from siam_tracker_ros.networks.grid import Grid
-from siam_tracker_ros.networks.decode import CenterMaps
 
 PAPER_GRID = Grid(25, 255)
 

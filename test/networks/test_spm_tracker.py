@@ -132,6 +132,16 @@ def test_shapes_of_the_light_network(light):
     assert light.grid.centers()[9] == 128
 
 
+def test_costs_are_the_specifications(paper, light):
+    costs = pytest.importorskip("siam_tracker_ros.deployment.costs")
+    measured = costs.measure_costs(paper)
+    backbone = next(part for part in measured.parts if part.name == "backbone")
+    assert backbone.macs == pytest.approx(4.366e9, rel=1e-3)
+    assert backbone.template_macs == pytest.approx(0.967e9, rel=1e-3)
+    assert sum(part.macs for part in measured.parts) == pytest.approx(5.53e9, rel=2e-3)
+    assert sum(part.macs for part in costs.measure_costs(light).parts) < 0.4e9
+
+
 def test_torchvisions_layout_is_a_fallback():
     config = dataclasses.replace(
         shipped("alexnet"), backbone=BackboneConfig("alexnet", layout="torchvision")

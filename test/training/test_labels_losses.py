@@ -6,9 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from siam_tracker_ros.networks.decode import decode_boxes  # noqa: E402
+from siam_tracker_ros.networks.decode import CenterMaps, decode_boxes  # noqa: E402
 from siam_tracker_ros.networks.grid import Grid  # noqa: E402
-from siam_tracker_ros.networks.decode import CenterMaps  # noqa: E402
 from siam_tracker_ros.networks.response_arm import gaussian_sigma  # noqa: E402
 from siam_tracker_ros.training.labels import center_labels  # noqa: E402
 from siam_tracker_ros.training.losses import (  # noqa: E402

@@ -11,9 +11,9 @@ from siam_tracker_ros.networks.config import (  # noqa: E402
     BackboneConfig,
     ConfigError,
     DenseHeadConfig,
-    SVCCorrConfig,
     NeckConfig,
     NetworkConfig,
+    SVCCorrConfig,
 )
 from siam_tracker_ros.training.config import (  # noqa: E402
     OptimiserConfig,
@@ -69,8 +69,8 @@ def test_im_siams_rates():
 
 
 def test_stm_tracks_rates_at_the_starts_of_its_epochs():
-    listed = """.08 .079454 .077833 .075179 .071566 .067091 .061878 .056068 .04982 .043304 .036697 .030181 .023933 .018123
-        .01291 .008435 .004822 .002168 .000547"""
+    listed = """.08 .079454 .077833 .075179 .071566 .067091 .061878 .056068 .04982 .043304 .036697 .030181 .023933
+        .018123 .01291 .008435 .004822 .002168 .000547"""
     assert [stm_track_rate(e) for e in range(1, 20)] == pytest.approx(
         [float(v) for v in listed.split()], abs=6e-7
     )

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from typer.testing import CliRunner  # noqa: E402
+from typer.testing import CliRunner
 
-from siam_tracker_ros.bundle import load_bundle  # noqa: E402
-from siam_tracker_ros.cli.main import app  # noqa: E402
-from siam_tracker_ros.evaluation.synthetic import synthetic_sequence  # noqa: E402
+from siam_tracker_ros.bundle import load_bundle
+from siam_tracker_ros.cli.main import app
+from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 
 TINY = """
 network: {neck: {channels: 16}, matching: {hidden: 4, channel: CHANNEL}, head: {width: 16, depth: 1}}

@@ -30,7 +30,11 @@ def make_backbone(config: BackboneConfig, weights: Mapping[str, Tensor] | None =
             raise ConfigError(
                 f"backbone.levels {', '.join(config.levels)}: backbone.kind {config.kind} leaves no choice"
             )
-        return InceptionV3S8(weights) if config.kind == "inception_v3" else AlexNetS8(config.layout, weights)
+        return (
+            InceptionV3S8(weights)
+            if config.kind == "inception_v3"
+            else AlexNetS8(config.layout, weights)
+        )
     return MobileBackbone(config.kind, weights, **levels)
 
 
