@@ -298,3 +298,14 @@ def remote() -> Iterator[Remote]:
 def fake_tracker() -> list[str]:
     """The command of a tracker_node whose model may be fake, slow or hang."""
     return FAKE_TRACKER
+
+
+@pytest.fixture(scope="session")
+def installed() -> None:
+    """The package is where ros2 finds it."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix("siam_tracker_ros")
+    except PackageNotFoundError:
+        pytest.skip("the package is not built: run through scripts/with_ros.sh")

@@ -13,23 +13,13 @@ import pytest
 
 from siam_tracker_ros.geometry import iou_xywh
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("installed")]
 
 LAUNCH = ["ros2", "launch", "siam_tracker_ros"]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> None:
-    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-
-    try:
-        get_package_prefix("siam_tracker_ros")
-    except PackageNotFoundError:
-        pytest.skip("the package is not built: run through scripts/with_ros.sh")
 
 
 def test_the_demo_follows_records_and_ends(start: Any, colour_bundle: Path, tmp_path: Path) -> None:
