@@ -31,9 +31,18 @@ OPSET = 17
 IR_VERSION = 8
 
 FORBIDDEN = frozenset(
-    ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "RoiAlign", "BatchNormalization")
+    (
+        "If",
+        "Loop",
+        "Scan",
+        "NonZero",
+        "NonMaxSuppression",
+        "RoiAlign",
+        "BatchNormalization",
+        "InstanceNormalization",
+    )
 )
-"""Control flow, data-dependent shapes, operators that TensorRT lacks, and normalisation that should be folded."""
+"""Control flow, data-dependent shapes, what TensorRT lacks or needs cuDNN for, normalisation that should be folded."""
 
 
 class ExportError(RuntimeError):

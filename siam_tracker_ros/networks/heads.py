@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from siam_tracker_ros.networks.config import DenseHeadConfig
-from siam_tracker_ros.networks.layers import separable_conv
+from siam_tracker_ros.networks.layers import GroupNorm, separable_conv
 
 Tower = Literal["classification", "regression"]
 
@@ -88,5 +88,5 @@ def _layer(
     if config.norm == "batch":
         layers.append(nn.BatchNorm2d(outputs))
     elif config.norm == "group":
-        layers.append(nn.GroupNorm(math.gcd(_GROUPS, outputs), outputs))
+        layers.append(GroupNorm(math.gcd(_GROUPS, outputs), outputs))
     return [*layers, nn.ReLU(inplace=True)] if relu else layers

@@ -29,6 +29,25 @@ def separable_conv(inputs: int, outputs: int, *, padding: int = 1) -> nn.Sequent
     )
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's; in an exported graph its statistics are plain means, FP32.
+
+    The exporter would write InstanceNormalization, which TensorRT 8 runs as a plugin that needs
+    cuDNN.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """``[B,C,H,W]`` -> the same shape."""
+        if not torch.onnx.is_in_onnx_export():
+            return super().forward(input)
+        batch, channels, height, width = (int(side) for side in input.shape)
+        groups = input.float().reshape(batch, self.num_groups, -1)
+        centred = groups - groups.mean(dim=2, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(dim=2, keepdim=True) + self.eps)
+        plain = (centred * scale).reshape(batch, channels, height, width)
+        return plain * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
 def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
     """Valid cross-correlation channel by channel: ``f_sa = z (*) x``.
 
