@@ -36,7 +36,7 @@ class GroupNorm(nn.GroupNorm):
     cuDNN.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """``[B,C,H,W]`` -> the same shape."""
         if not torch.onnx.is_in_onnx_export():
             return super().forward(input)
