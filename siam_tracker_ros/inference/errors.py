@@ -5,3 +5,23 @@ from __future__ import annotations
 
 class BackendError(RuntimeError):
     """A back end that is not there, does not fit the bundle, or failed."""
+
+
+class CudaError(BackendError):
+    """A call of the CUDA driver failed, or there is no driver. ``code``: its CUresult, else 0."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CacheError(BackendError):
+    """The engine cache cannot be used: others can write there, no permission, no space."""
+
+
+class EngineError(BackendError):
+    """A TensorRT engine cannot be built, loaded or run."""
+
+
+class BuildCancelledError(EngineError):
+    """An engine's build was cancelled."""
