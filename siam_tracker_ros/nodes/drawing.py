@@ -16,6 +16,11 @@ COLOURS = {
 """Blue, green, red of the box and the text, by state."""
 
 
+def colour_of(state: str) -> tuple[int, int, int]:
+    """Return blue, green, red for a state."""
+    return COLOURS.get(state, (200, 200, 200))
+
+
 def annotated(picture: Picture, scale: float, box: Box | None, state: str, text: str) -> UInt8Array:
     """Return ``uint8 [h,w,3]`` BGR of the picture at ``scale`` with a box (image px) and a line."""
     rgb = picture.rgb_region(0, 0, picture.width, picture.height)
@@ -23,7 +28,7 @@ def annotated(picture: Picture, scale: float, box: Box | None, state: str, text:
     if size != (picture.width, picture.height):
         rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     canvas = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), dtype=np.uint8)
-    colour = COLOURS.get(state, (200, 200, 200))
+    colour = colour_of(state)
     if box is not None:
         # Pixel-centre coordinates scale about (-0.5, -0.5).
         x1, y1, x2, y2 = ((edge + 0.5) * scale - 0.5 for edge in box.edges)

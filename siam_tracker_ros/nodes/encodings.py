@@ -186,6 +186,10 @@ class Lazy:
         """Return the mean colour of the picture that was made."""
         return self._made().mean_rgb()
 
+    def unread(self) -> Lazy:
+        """Return the same picture as if it had never been read, without what was made of it."""
+        return Lazy(self._width, self._height, self._make)
+
     def _made(self) -> Picture:
         if self._picture is None:
             self._picture = self._make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import deque
@@ -12,7 +13,13 @@ from typing import Any, Protocol
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.frames import SECOND, Frame, stamp_text
-from siam_tracker_ros.nodes.selection import NoFrameError, Selection, choose_frame
+from siam_tracker_ros.nodes.history import History
+from siam_tracker_ros.nodes.selection import (
+    NoFrameError,
+    Selection,
+    SelectionRules,
+    choose_frame,
+)
 from siam_tracker_ros.tracking import (
     SelectionError,
     Tracker,
@@ -35,12 +42,13 @@ NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Report:
-    """What is published for one image."""
+    """What is published for one image; ``selected`` if that is the image of a selection."""
 
     frame: Frame
     id: str
     label: str
     result: TrackResult
+    selected: bool = False
 
     @property
     def box(self) -> Box:
@@ -57,6 +65,10 @@ class Outputs(Protocol):
 
     def picture(self, frame: Frame, report: Report | None) -> None:
         """Show an image to whoever watches, with what was found in it (None: no target)."""
+        ...
+
+    def caught_up(self, followed: int, skipped: int) -> None:
+        """Count the images that were followed in, or left out, from a selection to the present."""
         ...
 
     def status(self, publish: bool, **changes: Any) -> None:
@@ -82,34 +94,60 @@ class _Pending:
     deadline: float
 
 
+@dataclass
+class _CatchUp:
+    """The way from a selection's image to the present.
+
+    Attributes:
+        begin, until: on the clock, seconds.
+        cost: time for one image as measured last, seconds.
+        followed, skipped: images so far.
+    """
+
+    begin: float
+    until: float
+    cost: float
+    followed: int = 0
+    skipped: int = 0
+
+
 class Follower:
     """Applies selections to images, follows the target, and says what it sees.
 
     Not thread-safe: one owner. What others send never raises here: a bad image or a refused
     selection is said, and a running track goes on.
 
+    A selection begins on the image it was made on, however old; the owner then calls
+    :meth:`catch_up` until nothing is :attr:`behind`, between other calls and before the next image.
+
     Args:
         tracker: idle.
         outputs: where results go.
-        tolerance: how far a selection's stamp may be from its image's, seconds.
-        clock: seconds, for waiting only.
+        history: the images received so far; whoever receives an image puts it there first.
+        rules: for selections.
+        clock: seconds, for waiting and budgets only.
     """
 
     def __init__(
         self,
         tracker: Tracker,
         outputs: Outputs,
-        tolerance: float = 0.05,
+        history: History,
+        rules: SelectionRules | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.tolerance = tolerance
+        self._rules = SelectionRules() if rules is None else rules
         self._tracker = tracker
         self._out = outputs
+        self._history = history
         self._clock = clock
         self._paused = False
         self._pending: _Pending | None = None
+        self._catch_up: _CatchUp | None = None
         self._newest: Frame | None = None
+        self._taken = -1  # number of the last image that came through `frame`
         self._done = -1  # number of the last image that was initialised on or followed in
+        self._shown: int | None = None  # stamp of the last image with a published detection
         self._size: tuple[int, int] | None = None  # of that image
         self._last_box: Box | None = None
         self._id = ""
@@ -125,16 +163,21 @@ class Follower:
         """Number of the last image that was initialised on or followed in; -1 before."""
         return self._done
 
+    @property
+    def behind(self) -> bool:
+        """Whether the target is to be followed through images of the past: :meth:`catch_up`."""
+        return self._catch_up is not None
+
     # --- what comes in ------------------------------------------------------------------------
 
     def frame(self, frame: Frame) -> None:
         """Take the next image."""
-        before = self._newest
+        self._taken = frame.number
         if not self._arrive(frame):
             return
         if self._pending is not None:
-            self._resolve([f for f in (before, frame) if f is not None])
-        if frame.number <= self._done:
+            self._resolve(self._in_hand())
+        if frame.number <= self._done or self.behind:
             return
         if self._paused or self._tracker.state is TrackState.IDLE:
             self._out.picture(frame, None)
@@ -158,18 +201,14 @@ class Follower:
             return
         if self._pending is not None:
             self._out.info("target: a selection that waited for its image is replaced by another")
-        before = self._newest
         if newest is not None:
             self._arrive(newest)
-        in_hand: list[Frame] = []
-        for frame in (before, newest, self._newest):
-            # What came before the stamps jumped back is of another time.
-            if frame is None or self._newest is None or frame.stamp > self._newest.stamp:
-                continue
-            if all(frame is not other for other in in_hand):
-                in_hand.append(frame)
         self._pending = _Pending(selection, self._clock() + WAIT_FOR_FRAME)
-        self._resolve(sorted(in_hand, key=lambda frame: frame.number))
+        in_hand = self._in_hand()
+        # Unless what was the newest is from before the stamps jumped back.
+        if selection.stamp == 0 and newest and self._newest and newest.stamp <= self._newest.stamp:
+            in_hand = [newest]
+        self._resolve(in_hand)
         if self._pending is not None:
             self._verdict(selection, "waits for its image", publish=True)
 
@@ -181,6 +220,7 @@ class Follower:
         had = self._tracker.state is not TrackState.IDLE
         what = f"target {self._id} is cleared: {why}" if had else "there was no target"
         self._tracker.clear()
+        self._catch_up = None
         self._id = self._label = ""
         self._last_box = None
         self._out.status(True, state=self._state(), id="", score=None)
@@ -189,12 +229,13 @@ class Follower:
     def pause(self, paused: bool) -> None:
         """Stop following, or go on with the next image; the target is kept."""
         self._paused = paused
+        self._catch_up = None
         self._out.status(True, state=self._state())
 
-    def set_settings(self, settings: TrackerSettings, tolerance: float) -> None:
-        """Take new settings from the next image on."""
+    def set_settings(self, settings: TrackerSettings, rules: SelectionRules) -> None:
+        """Take new settings from the next image and the next selection on."""
         self._tracker.settings = settings
-        self.tolerance = tolerance
+        self._rules = rules
 
     def bad_image(self, reason: str) -> None:
         """Say that an image cannot be read; the track goes on with the next one."""
@@ -205,11 +246,14 @@ class Follower:
     def time_jumped_back(self, now: int) -> None:
         """The clock was set back to ``now`` (nanoseconds): what was seen of later is void."""
         if self._newest is not None and self._newest.stamp > now:
+            self._history.clear()
             self._forget_time(f"the clock jumped back to {stamp_text(now)}")
 
     def forget_images(self) -> None:
         """What was seen so far says nothing of the images to come."""
         self._newest = None
+        self._shown = None
+        self._history.clear()
         self._published.clear()
         self._trouble = None
 
@@ -220,9 +264,59 @@ class Follower:
     def expire(self) -> None:
         """Refuse a selection that waited for too long."""
         if self._pending is not None and self._clock() >= self._pending.deadline:
-            self._resolve([] if self._newest is None else [self._newest], may_wait=False)
+            self._resolve(self._in_hand(), may_wait=False)
+
+    def catch_up(self) -> None:
+        """Follow the target in one of the images between the selection's and the present one.
+
+        Nothing is published for images of the past. Of more than the time allows, some are left out
+        evenly. With the newest image it is over, unless that is still to come through
+        :meth:`frame`.
+        """
+        way = self._catch_up
+        if way is None:
+            return
+        now = self._clock()
+        frames = self._history.frames(after=self._done)
+        if frames and self._newest is not None and frames[-1].stamp < self._newest.stamp:
+            frames = []  # from after a jump back, of which the next image tells
+        present = frames.pop() if frames else None
+        if not frames or now >= way.until:
+            way.skipped += len(frames)
+            self._end_catch_up(way, now)
+            if present is not None and present.number <= self._taken:
+                self._follow(present)
+            return
+        affordable = max(1.0, (way.until - now) / way.cost) if way.cost > 0 else math.inf
+        left_out = max(0, math.ceil(len(frames) / affordable) - 1)
+        frame = frames[left_out]
+        self._follow(frame, silent=True)
+        self._done = max(self._done, frame.number)  # also if it could not be read
+        way.cost = self._clock() - now
+        way.followed += 1
+        way.skipped += left_out
+
+    def _end_catch_up(self, way: _CatchUp, now: float) -> None:
+        self._catch_up = None
+        if way.followed + way.skipped == 0:
+            return
+        self._out.caught_up(way.followed, way.skipped)
+        took, state = 1e3 * (now - way.begin), self._tracker.state.value
+        text = (
+            f"target {self._id} is {state} after {way.followed} images of the past in {took:.0f} ms"
+        )
+        if way.skipped:
+            text += f"; {way.skipped} were left out (catch_up_budget_ms)"
+        self._out.info(text)
+        self._out.status(True, state=self._state())
 
     # --- images -------------------------------------------------------------------------------
+
+    def _in_hand(self) -> list[Frame]:
+        """Return the images that a selection may mean, oldest first."""
+        newest, frames = self._newest, self._history.frames()
+        # The one that was taken may be decoded already.
+        return [newest if newest and f.number == newest.number else f for f in frames]
 
     def _arrive(self, frame: Frame) -> bool:
         """Make ``frame`` the newest; tell whether it had not been seen before."""
@@ -243,13 +337,14 @@ class Follower:
 
     def _forget_time(self, why: str) -> None:
         self._newest = None
+        self._shown = None
         self._published.clear()
         if self._tracker.state is not TrackState.IDLE or self._pending is not None:
             self._out.warn(self.clear(why))
         else:
             self._out.info(why)
 
-    def _follow(self, frame: Frame) -> None:
+    def _follow(self, frame: Frame, silent: bool = False) -> None:
         if frame.size != self._size and not self._survives(frame):
             return
         before = self._tracker.state
@@ -268,6 +363,7 @@ class Follower:
         self._done, self._size = frame.number, frame.size
         if result.state is TrackState.IDLE:
             self._out.info(f"target {self._id} was not found again and is given up")
+            self._catch_up = None
             self._id = self._label = ""
             self._last_box = None
             self._out.status(True, state=self._state(), id="", score=None, stamp=frame.stamp)
@@ -276,7 +372,8 @@ class Follower:
         self._last_box = result.box or self._last_box
         if result.state is not before:
             self._say_change(before, result.state)
-        self._publish(frame, result, changed=result.state is not before)
+        if not silent:
+            self._publish(frame, result, changed=result.state is not before)
 
     def _survives(self, frame: Frame) -> bool:
         """The images' size changed: keep the track if most of the target lies in the new ones."""
@@ -302,9 +399,7 @@ class Follower:
         assert self._pending is not None
         selection = self._pending.selection
         try:
-            frame = choose_frame(
-                selection.stamp, in_hand, round(self.tolerance * SECOND), may_wait=may_wait
-            )
+            frame = choose_frame(selection.stamp, in_hand, self._rules, may_wait=may_wait)
             if frame is None:
                 return
             self._pending = None
@@ -334,16 +429,27 @@ class Follower:
             self._id = str(self._counter)
         self._label = selection.label
         self._done, self._size, self._last_box = frame.number, frame.size, result.box
+        if not self._paused:
+            now = self._clock()
+            self._catch_up = _CatchUp(
+                begin=now,
+                until=now + self._rules.catch_up_budget,
+                cost=result.timing.total_ms / 1e3,
+            )
         box = result.box or NOWHERE
         self._out.info(
             f"target {self._id} ({self._label}) is selected: centre ({box.cx:.1f}, {box.cy:.1f}), "
             f"size {box.w:.1f} x {box.h:.1f} in the image of {stamp_text(frame.stamp)}"
         )
+        verdict, late = "accepted", frame.stamp - selection.stamp
+        if selection.stamp and late > round(self._rules.tolerance * SECOND):
+            verdict = f"accepted on the oldest image kept, {late / SECOND:.3f} s after its stamp"
         self._publish(
             frame,
             result,
             changed=True,
-            selection_verdict="accepted",
+            selected=True,
+            selection_verdict=verdict,
             selection_stamp=selection.stamp,
         )
 
@@ -357,10 +463,21 @@ class Follower:
 
     # --- what goes out ------------------------------------------------------------------------
 
-    def _publish(self, frame: Frame, result: TrackResult, changed: bool, **more: Any) -> None:
-        report = Report(frame, self._id, self._label, result)
-        self._published.append((frame.stamp, self._id, report.box))
-        self._out.detection(report)
+    def _publish(
+        self,
+        frame: Frame,
+        result: TrackResult,
+        changed: bool,
+        selected: bool = False,
+        **more: Any,
+    ) -> None:
+        report = Report(frame, self._id, self._label, result, selected)
+        # On `detection` stamps never go back: of a selection on an image older than what the target
+        # before was followed in, the first word is the next image's.
+        if self._shown is None or frame.stamp >= self._shown:
+            self._shown = frame.stamp
+            self._published.append((frame.stamp, self._id, report.box))
+            self._out.detection(report)
         self._out.status(
             changed,
             state=self._state(),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from siam_tracker_ros.geometry import Picture
+from siam_tracker_ros.nodes.encodings import Lazy
 
 SECOND = 1_000_000_000
 
@@ -21,6 +23,7 @@ class Frame:
         header: the message's own header; what is published for this image carries it unchanged.
         picture: the pixels.
         received: when the callback was entered, on the performance counter, seconds.
+        nbytes: what its data hold in memory, as they came in.
     """
 
     number: int
@@ -29,11 +32,18 @@ class Frame:
     header: Any
     picture: Picture
     received: float
+    nbytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, pixels."""
         return (self.picture.width, self.picture.height)
+
+    def unread(self) -> Frame:
+        """Return this frame without the pixels that were decoded of it, if any were."""
+        if not isinstance(self.picture, Lazy):
+            return self
+        return dataclasses.replace(self, picture=self.picture.unread())
 
 
 def to_nanoseconds(stamp: Any) -> int:

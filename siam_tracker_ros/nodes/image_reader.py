@@ -17,6 +17,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
+from siam_tracker_ros.nodes.transport import Offer
+
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
@@ -78,6 +80,7 @@ class ImageReader:
         self._history, self._depth = _overrides(owner, topic)
         self._fixed = RELIABILITIES.get(reliability)
         self._publishers: frozenset[bytes] = frozenset()
+        self._offers: tuple[Offer, ...] = ()
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._reliability = self._wanted(owner.get_publishers_info_by_topic(topic))
         self._helper = rclpy.create_node(
@@ -100,6 +103,11 @@ class ImageReader:
     def reliability(self) -> str:
         """The reliability in use."""
         return str(self._reliability.name).lower()
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """Who publishes on the topic, as last seen."""
+        return self._offers
 
     def close(self) -> None:
         """Read no more. Not to be called from the callback."""
@@ -165,6 +173,7 @@ class ImageReader:
 
     def _look(self) -> None:
         infos = self._helper.get_publishers_info_by_topic(self.topic)
+        self._offers = tuple(offer_of(info) for info in infos)
         publishers = frozenset(bytes(info.endpoint_gid) for info in infos)
         if publishers != self._publishers:
             self._publishers = publishers
@@ -179,12 +188,28 @@ class ImageReader:
     def _wanted(self, infos: list[Any]) -> ReliabilityPolicy:
         if self._fixed is not None:
             return self._fixed
-        if not infos:
+        mine = type_name(self._type)
+        offered = {info.qos_profile.reliability for info in infos if info.topic_type == mine}
+        if not offered:
             return self._reliability
-        offered = {info.qos_profile.reliability for info in infos}
         if offered == {ReliabilityPolicy.RELIABLE}:
             return ReliabilityPolicy.RELIABLE
         return ReliabilityPolicy.BEST_EFFORT
+
+
+def type_name(message_type: type) -> str:
+    """Return a message type's name as the graph tells it: sensor_msgs/msg/Image."""
+    package = message_type.__module__.split(".")[0]
+    return f"{package}/msg/{message_type.__name__}"
+
+
+def offer_of(info: Any) -> Offer:
+    """Return what the graph tells of a publisher."""
+    return Offer(
+        node=f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+        type=str(info.topic_type),
+        reliable=info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+    )
 
 
 def _overrides(owner: Node, topic: str) -> tuple[HistoryPolicy, int]:

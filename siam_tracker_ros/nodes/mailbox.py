@@ -82,6 +82,11 @@ class Mailbox:
                     return None
                 self._condition.wait(left)
 
+    def take_call(self) -> Call | None:
+        """Return the next call if there is one, at once."""
+        with self._condition:
+            return self._calls.popleft() if self._calls else None
+
     def drop_frame(self, up_to: int | None = None) -> None:
         """Forget the frame that nobody took, if its number is at most ``up_to``."""
         with self._condition:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from siam_tracker_ros.bundle import Bundle
+from siam_tracker_ros.nodes.history import DEFAULT_BYTES, DEFAULT_SECONDS
+from siam_tracker_ros.nodes.selection import STALE, SelectionRules
 from siam_tracker_ros.tracking import TrackerSettings
 
 Value = bool | int | float | str
@@ -103,6 +105,23 @@ class TrackerParameters:
         "others appear.",
         choices=("auto", "reliable", "best_effort"),
     )
+    history_bytes: int = _parameter(
+        DEFAULT_BYTES,
+        Change.RUN_TIME,
+        "Memory for the images of the last seconds, on which late selections are applied; 0 keeps "
+        "the newest image alone.",
+        low=0,
+        high=64_000_000_000,
+        unit="bytes",
+    )
+    history_seconds: float = _parameter(
+        DEFAULT_SECONDS,
+        Change.RUN_TIME,
+        "How old an image of these may be, by its stamp.",
+        low=0.0,
+        high=3600.0,
+        unit="s",
+    )
     selection_tolerance: float = _parameter(
         0.05,
         Change.RUN_TIME,
@@ -110,6 +129,22 @@ class TrackerParameters:
         low=0.0,
         high=10.0,
         unit="s",
+    )
+    stale_selection: str = _parameter(
+        "refuse",
+        Change.RUN_TIME,
+        "What becomes of a selection that is older than every image kept: refuse it, or take the "
+        "oldest image for it.",
+        choices=STALE,
+    )
+    catch_up_budget_ms: float = _parameter(
+        500.0,
+        Change.RUN_TIME,
+        "Time for following the target from the selection's image to the present; images that do "
+        "not fit into it are left out evenly.",
+        low=0.0,
+        high=10_000.0,
+        unit="ms",
     )
     presence_found: float = _parameter(
         OF_THE_MODEL,
@@ -184,6 +219,14 @@ class TrackerParameters:
         high=60.0,
         unit="s",
     )
+
+    def selection_rules(self) -> SelectionRules:
+        """Return what of this concerns selections."""
+        return SelectionRules(
+            tolerance=self.selection_tolerance,
+            stale=self.stale_selection,
+            catch_up_budget=self.catch_up_budget_ms / 1e3,
+        )
 
     def tracker_settings(self) -> TrackerSettings:
         """Return what of this concerns the tracker."""

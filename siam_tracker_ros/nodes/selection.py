@@ -12,6 +12,25 @@ from siam_tracker_ros.nodes.frames import SECOND, Frame, stamp_text, to_nanoseco
 
 DEFAULT_LABEL = "target"
 
+STALE = ("refuse", "oldest")
+"""What may become of a selection that is older than all images kept."""
+
+
+@dataclass(frozen=True)
+class SelectionRules:
+    """How selections find their image and the way from there to the present.
+
+    Attributes:
+        tolerance: how far a selection's stamp may be from its image's, seconds.
+        stale: what becomes of a selection older than all images kept, one of :data:`STALE`.
+        catch_up_budget: time for following the target from the selection's image to the present,
+            seconds.
+    """
+
+    tolerance: float = 0.05
+    stale: str = "refuse"
+    catch_up_budget: float = 0.5
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -71,7 +90,7 @@ class NoFrameError(ValueError):
 
 
 def choose_frame(
-    stamp: int, frames: Sequence[Frame], tolerance: int, *, may_wait: bool
+    stamp: int, frames: Sequence[Frame], rules: SelectionRules, *, may_wait: bool
 ) -> Frame | None:
     """Return the image that a selection's stamp means.
 
@@ -80,7 +99,7 @@ def choose_frame(
     Args:
         stamp: of the selection, nanoseconds; 0 = the newest image.
         frames: the images in hand, oldest first.
-        tolerance: how far the nearest may be away, nanoseconds.
+        rules: how far the nearest may be away, and what becomes of what is too old.
         may_wait: whether a later image may still come.
 
     Returns:
@@ -93,7 +112,7 @@ def choose_frame(
         if may_wait:
             return None
         raise NoFrameError("no image has been received")
-    newest = frames[-1]
+    oldest, newest = frames[0], frames[-1]
     if stamp == 0:
         return newest
     exact = [frame for frame in frames if frame.stamp == stamp]
@@ -102,16 +121,28 @@ def choose_frame(
     if newest.stamp < stamp and may_wait:
         return None
     nearest = min(frames, key=lambda frame: abs(frame.stamp - stamp))
-    if abs(nearest.stamp - stamp) <= tolerance:
+    if abs(nearest.stamp - stamp) <= round(rules.tolerance * SECOND):
         return nearest
+    if newest.stamp == 0:
+        raise NoFrameError(
+            f"its stamp is {stamp_text(stamp)}, but the images carry none (zero): give it none either"
+        )
     if stamp > newest.stamp:
         raise NoFrameError(
             f"its stamp {stamp_text(stamp)} is {_seconds(stamp - newest.stamp)} newer than the "
             f"newest image's ({stamp_text(newest.stamp)}), and no such image came"
         )
+    if stamp > oldest.stamp:
+        raise NoFrameError(
+            f"no image is near its stamp {stamp_text(stamp)}: the nearest is "
+            f"{_seconds(abs(nearest.stamp - stamp))} away (selection_tolerance {rules.tolerance:g} s)"
+        )
+    if rules.stale == "oldest":
+        return oldest
     raise NoFrameError(
-        f"its stamp {stamp_text(stamp)} is {_seconds(newest.stamp - stamp)} older than the newest "
-        f"image's ({stamp_text(newest.stamp)}), and older images are not kept"
+        f"its stamp {stamp_text(stamp)} is {_seconds(oldest.stamp - stamp)} older than the oldest "
+        f"image kept ({stamp_text(oldest.stamp)}); history_seconds and history_bytes say how much "
+        "is kept"
     )
 
 

@@ -24,13 +24,35 @@ FOREIGN_CLOCK_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Figures:
-    """What was counted and measured; times in milliseconds, None where there is nothing to tell."""
+    """What was counted and measured; times in milliseconds, None where there is nothing to tell.
+
+    Attributes:
+        received: images that reached the callback.
+        refused: of these, could not be read.
+        processed: of these, answered by a detection.
+        replayed: of these, followed in without a detection on the way from a late selection to the
+            present.
+        dropped_transport: never arrived, as the middleware says.
+        dropped_node: arrived, but the next one overwrote them before this node took them.
+        dropped_busy: taken, but a newer one replaced them while the network was busy.
+        recently_received, recently_lost: images of the last seconds, arrived and never arrived.
+        silent_for: seconds since the last image; None before the first.
+        image_bytes: data of the last image.
+        image_rate, detection_rate: a second.
+        latency_p50, latency_p95: from an image's stamp to its published detection.
+    """
 
     received: int
     refused: int
     processed: int
+    replayed: int
     dropped_transport: int
+    dropped_node: int
     dropped_busy: int
+    recently_received: int
+    recently_lost: int
+    silent_for: float | None
+    image_bytes: int
     image_rate: float
     detection_rate: float
     latency_p50: float | None
@@ -54,25 +76,28 @@ class Statistics:
         """Start from nothing."""
         with self._lock:
             self._received = self._refused = self._processed = 0
-            self._replaced = self._lost = self._gaps = 0
+            self._replaced = self._lost = self._gaps = self._replayed = self._bytes = 0
             self._sequence: int | None = None
             self._images: deque[float] = deque()
+            self._losses: deque[tuple[float, int]] = deque(maxlen=WINDOW)
             self._detections: deque[float] = deque()
             self._latency: deque[float] = deque(maxlen=WINDOW)
             self._overhead: deque[float] = deque(maxlen=WINDOW)
             self._crop: deque[float] = deque(maxlen=WINDOW)
             self._step: deque[float] = deque(maxlen=WINDOW)
 
-    def image_received(self, sequence: int | None = None) -> None:
+    def image_received(self, sequence: int | None = None, nbytes: int = 0) -> None:
         """Count an image that reached the callback.
 
         Args:
+            nbytes: of its data.
             sequence: the publisher's number of it, where the middleware tells and there is one
                 publisher. Numbers that are missing were lost in transport or overwritten here
                 before they were taken.
         """
         with self._lock:
             self._received += 1
+            self._bytes = nbytes
             _note(self._images, self._clock())
             if sequence is not None and self._sequence is not None and sequence > self._sequence:
                 self._gaps += sequence - self._sequence - 1
@@ -87,6 +112,7 @@ class Statistics:
         """Count images that the middleware says never arrived."""
         with self._lock:
             self._lost += count
+            self._losses.append((self._clock(), count))
 
     def image_refused(self) -> None:
         """Count an image that could not be read."""
@@ -98,8 +124,19 @@ class Statistics:
         with self._lock:
             self._replaced += 1
 
+    def caught_up(self, followed: int) -> None:
+        """Count images that were followed in on the way from a late selection to the present."""
+        with self._lock:
+            self._replayed += followed
+
+    def selection_published(self) -> None:
+        """Count the detection of a selection's image, whose age is the operator's."""
+        with self._lock:
+            self._processed += 1
+            _note(self._detections, self._clock())
+
     def detection_published(self, latency_ns: int, overhead_ms: float, timing: Timing) -> None:
-        """Count a published detection.
+        """Count a published detection of an image that just came in.
 
         Args:
             latency_ns: from the image's stamp to the return of ``publish``.
@@ -126,13 +163,20 @@ class Statistics:
                 "received": self._received,
                 "refused": self._refused,
                 "processed": self._processed,
+                "replayed": self._replayed,
                 "dropped_transport": self._lost,
                 # A missing number that was not lost was overwritten before this node took it.
-                "dropped_busy": self._replaced + max(0, self._gaps - self._lost),
+                "dropped_node": max(0, self._gaps - self._lost),
+                "dropped_busy": self._replaced,
+                "recently_received": sum(t >= now - RATE_SECONDS for t in self._images),
+                "recently_lost": sum(n for t, n in self._losses if t >= now - RATE_SECONDS),
+                "image_bytes": self._bytes,
             }
+            silent_for = now - self._images[-1] if self._images else None
             image_rate, detection_rate = (_rate(t, now) for t in (self._images, self._detections))
         return Figures(
             **numbers,
+            silent_for=silent_for,
             image_rate=image_rate,
             detection_rate=detection_rate,
             latency_p50=_percentile(latency, 50),

@@ -21,6 +21,7 @@ class Status:
         model, backend: what runs.
         selection_verdict, selection_stamp: what became of the last selection.
         problem: what is wrong, for people; ``failed`` if the node cannot work because of it.
+        transport: why images do not arrive, or rarely, for people.
     """
 
     state: str = "unconfigured"
@@ -33,18 +34,20 @@ class Status:
     selection_stamp: int | None = None
     problem: str = ""
     failed: bool = False
+    transport: str = ""
 
     @property
     def level(self) -> int:
         """The level of diagnostic_msgs/DiagnosticStatus."""
         if self.failed:
             return ERROR
-        return WARN if self.problem or self.state in ("uncertain", "lost") else OK
+        troubled = self.problem or self.transport or self.state in ("uncertain", "lost")
+        return WARN if troubled else OK
 
     @property
     def message(self) -> str:
         """One line for people."""
-        return self.problem or self.state
+        return self.problem or self.transport or self.state
 
 
 def status_values(status: Status, figures: Figures) -> dict[str, str]:
@@ -65,8 +68,20 @@ def status_values(status: Status, figures: Figures) -> dict[str, str]:
     }
 
 
-def diagnostic_values(status: Status, figures: Figures, memory_mb: float | None) -> dict[str, str]:
-    """Return the keys and values of the node's entry in ``/diagnostics``."""
+def diagnostic_values(
+    status: Status,
+    figures: Figures,
+    memory_mb: float | None,
+    history: tuple[int, int] = (0, 0),
+) -> dict[str, str]:
+    """Return the keys and values of the node's entry in ``/diagnostics``.
+
+    Args:
+        status: how the node stands.
+        figures: what it counted and measured.
+        memory_mb: resident memory.
+        history: images and bytes that are kept for late selections.
+    """
     return {
         "state": status.state,
         "model": status.model,
@@ -74,7 +89,9 @@ def diagnostic_values(status: Status, figures: Figures, memory_mb: float | None)
         "images_received": str(figures.received),
         "images_processed": str(figures.processed),
         "images_refused": str(figures.refused),
+        "images_replayed": str(figures.replayed),
         "dropped_transport": str(figures.dropped_transport),
+        "dropped_node": str(figures.dropped_node),
         "dropped_busy": str(figures.dropped_busy),
         "image_rate_hz": f"{figures.image_rate:.2f}",
         "detection_rate_hz": f"{figures.detection_rate:.2f}",
@@ -85,6 +102,8 @@ def diagnostic_values(status: Status, figures: Figures, memory_mb: float | None)
         "crop_ms_p50": _number(figures.crop_p50),
         "overhead_ms_p50": _number(figures.overhead_p50),
         "overhead_ms_p95": _number(figures.overhead_p95),
+        "history_images": str(history[0]),
+        "history_mb": f"{history[1] / 1e6:.1f}",
         "memory_mb": _number(memory_mb, 1),
     }
 

@@ -1,12 +1,13 @@
 """``tracker_node``: the lifecycle node that follows a selected target through a camera's images.
 
 Callbacks of the executor only read messages and leave them in the worker's mailbox; the worker alone
-touches tracker, session and device. See README.md for topics, services and parameters.
+touches tracker, session and device. Topics, services and parameters: docs/tracker_node.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import rclpy
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -27,28 +29,38 @@ from rclpy.qos import (
     qos_profile_sensor_data,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
+from visualization_msgs.msg import ImageMarker, MarkerArray
 
+from siam_tracker_ros.nodes.camera_rays import CameraInfoError, CameraRays, camera_from_info
 from siam_tracker_ros.nodes.drawing import annotated
 from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.follower import Report
 from siam_tracker_ros.nodes.frames import Frame, to_nanoseconds
 from siam_tracker_ros.nodes.image_messages import picture_from_compressed, picture_from_image
-from siam_tracker_ros.nodes.image_reader import ImageReader
+from siam_tracker_ros.nodes.image_reader import ImageReader, type_name
 from siam_tracker_ros.nodes.lifecycle import SafeLifecycleNode, transition
 from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status, to_image
 from siam_tracker_ros.nodes.node_parameters import NodeParameters
+from siam_tracker_ros.nodes.overlays import to_annotation, to_markers
 from siam_tracker_ros.nodes.parameters import TrackerParameters
 from siam_tracker_ros.nodes.selection import read_selection
 from siam_tracker_ros.nodes.spinning import interrupted_once, spin
-from siam_tracker_ros.nodes.statistics import Statistics
+from siam_tracker_ros.nodes.statistics import FOREIGN_CLOCK_SECONDS, Figures, Statistics
 from siam_tracker_ros.nodes.status import (
     Status,
     diagnostic_values,
     resident_memory_mb,
     status_values,
+)
+from siam_tracker_ros.nodes.transport import (
+    Reading,
+    shared_memory_bytes,
+    transport_problem,
+    transport_remedy,
 )
 from siam_tracker_ros.nodes.worker import OpenModel, Worker, open_model
 
@@ -81,8 +93,11 @@ class TrackerNode(SafeLifecycleNode):
         self._closing = False
         self._number = 0
         self._image_size: tuple[int, int] | None = None
+        self._info: CameraInfo | None = None
         self._info_size: tuple[int, int] | None = None
         self._info_said: tuple[int, int] | None = None
+        self._marked = False  # whether viewers were last sent a box
+        self._active_since = 0.0
 
         self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -134,8 +149,15 @@ class TrackerNode(SafeLifecycleNode):
             callback_group=MutuallyExclusiveCallbackGroup(),
             qos_overriding_options=overridable,
         )
-        self._debug_images = self.create_lifecycle_publisher(
-            Image, "~/debug_image", 1, callback_group=MutuallyExclusiveCallbackGroup()
+        self._debug_images, self._annotations, self._markers = (
+            self.create_lifecycle_publisher(
+                kind, name, 1, callback_group=MutuallyExclusiveCallbackGroup()
+            )
+            for kind, name in (
+                (Image, "~/debug_image"),
+                (ImageMarker, "~/annotations"),
+                (MarkerArray, "~/markers"),
+            )
         )
         self._targets = self.create_subscription(
             Detection2D,
@@ -158,11 +180,13 @@ class TrackerNode(SafeLifecycleNode):
         topic = self.resolve_topic_name("image")
         if compressed and not topic.endswith("/compressed"):
             topic += "/compressed"
+        self._image_type = CompressedImage if compressed else Image
+        self._active_since = time.monotonic()
         super().on_activate(state)
         self._worker.activate().result(SERVICE_TIMEOUT)
         self._images = ImageReader(
             self,
-            CompressedImage if compressed else Image,
+            self._image_type,
             topic,
             self._values.image_reliability,
             self._on_image,
@@ -183,7 +207,7 @@ class TrackerNode(SafeLifecycleNode):
         """Unsubscribe and forget the target."""
         self._stop_images()
         super().on_deactivate(state)
-        self.status(True, state="inactive", id="", score=None, problem="")
+        self.status(True, state="inactive", id="", score=None, problem="", transport="")
 
     @transition("cleanup")
     def on_cleanup(self, state: LifecycleState) -> None:
@@ -233,7 +257,8 @@ class TrackerNode(SafeLifecycleNode):
             return
         self.destroy_subscription(self._targets)
         self.destroy_lifecycle_publisher(self._detections)
-        self.destroy_lifecycle_publisher(self._debug_images)
+        for publisher in (self._debug_images, self._annotations, self._markers):
+            self.destroy_lifecycle_publisher(publisher)
         worker, self._worker = self._worker, None
         worker.stop()
 
@@ -244,7 +269,7 @@ class TrackerNode(SafeLifecycleNode):
         worker = self._worker
         if worker is None:
             return
-        self._statistics.image_received(sequence)
+        self._statistics.image_received(sequence, len(message.data))
         try:
             if isinstance(message, CompressedImage):
                 picture = picture_from_compressed(message)
@@ -263,6 +288,7 @@ class TrackerNode(SafeLifecycleNode):
             header=header,
             picture=picture,
             received=received,
+            nbytes=len(message.data),
         )
         if worker.frame(frame):
             self._statistics.frame_replaced()
@@ -271,6 +297,7 @@ class TrackerNode(SafeLifecycleNode):
         self._compare_sizes()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
+        self._info = message
         self._info_size = (int(message.width), int(message.height))
         self._compare_sizes()
 
@@ -328,6 +355,9 @@ class TrackerNode(SafeLifecycleNode):
         self._detections.publish(
             to_detection(frame.header, report.id, report.label, result.box, result.score)
         )
+        if report.selected:
+            self._statistics.selection_published()
+            return
         published = time.perf_counter()
         self._statistics.detection_published(
             latency_ns=self.get_clock().now().nanoseconds - frame.stamp,
@@ -336,18 +366,53 @@ class TrackerNode(SafeLifecycleNode):
         )
 
     def picture(self, frame: Frame, report: Report | None) -> None:
-        """Publish ``~/debug_image`` if somebody listens."""
-        if self._silent or self._debug_images.get_subscription_count() == 0:
+        """Show the image and what is in it on those topics that somebody listens to."""
+        if self._silent:
+            return
+        self._show_box(frame, report)
+        if self._debug_images.get_subscription_count() == 0:
             return
         text, box, state = "no target", None, "idle"
         if report is not None:
             state, box = report.result.state.value, report.result.box
             text = f"{report.label} {report.id}: {state} {report.result.score:.2f}"
+        late = (self.get_clock().now().nanoseconds - frame.stamp) / 1e6
+        if 0 <= late < 1e3 * FOREIGN_CLOCK_SECONDS:
+            text += f", {late:.0f} ms"
         try:
             pixels = annotated(frame.picture, self._values.debug_image_scale, box, state, text)
         except ImageError:
             return  # said when it was followed in
         self._debug_images.publish(to_image(frame.header, pixels))
+
+    def _show_box(self, frame: Frame, report: Report | None) -> None:
+        """Publish ``~/annotations`` and ``~/markers``; once more when there is no box any longer."""
+        box = None if report is None else report.result.box
+        if box is None and not self._marked:
+            return
+        self._marked = box is not None
+        state = "idle" if report is None else report.result.state.value
+        if self._annotations.get_subscription_count():
+            self._annotations.publish(to_annotation(frame.header, box, state))
+        if self._markers.get_subscription_count():
+            camera = self._camera(frame)
+            if camera is not None:
+                text = "" if report is None else f"{report.label} {report.result.score:.2f}"
+                self._markers.publish(to_markers(frame.header, box, state, text, camera))
+
+    def _camera(self, frame: Frame) -> CameraRays | None:
+        """Return the camera of a frame; None if camera_info does not tell."""
+        if self._info is None:
+            return None
+        try:
+            rectified = re.search(r"[/_]rect", self.resolve_topic_name("image")) is not None
+            return camera_from_info(self._info, frame.size, rectified=rectified)
+        except CameraInfoError:
+            return None
+
+    def caught_up(self, followed: int, skipped: int) -> None:
+        """Count the images from a selection to the present."""
+        self._statistics.caught_up(followed)
 
     def status(self, publish: bool, **changes: Any) -> None:
         """Remember what changed of the status, and publish it at once or with the next one."""
@@ -387,9 +452,12 @@ class TrackerNode(SafeLifecycleNode):
         return self._closing or not self.context.ok()
 
     def _on_timer(self) -> None:
+        figures = self._statistics.figures()
+        self._look_at_transport(figures)
         self.status(True)
-        status = self._status
-        values = diagnostic_values(status, self._statistics.figures(), resident_memory_mb())
+        status, worker = self._status, self._worker
+        history = (0, 0) if worker is None else (len(worker.history), worker.history.nbytes)
+        values = diagnostic_values(status, figures, resident_memory_mb(), history)
         array = DiagnosticArray()
         array.header.stamp = self._now()
         array.status = [
@@ -402,6 +470,32 @@ class TrackerNode(SafeLifecycleNode):
             )
         ]
         self._diagnostics_publisher.publish(array)
+
+    def _look_at_transport(self, figures: Figures) -> None:
+        """Say when images do not arrive or are lost, what that may come from and what helps."""
+        images = self._images
+        if images is None:
+            return
+        offers = images.offers
+        compressed = not offers and bool(
+            self.get_publishers_info_by_topic(f"{images.topic}/compressed")
+        )
+        reading = Reading(
+            topic=images.topic,
+            type=type_name(self._image_type),
+            reliability=self._values.image_reliability,
+            offers=offers,
+            compressed_offered=compressed,
+            for_seconds=time.monotonic() - self._active_since,
+        )
+        problem = transport_problem(reading, figures, _remedy())
+        before = self._status.transport
+        if problem and not before:
+            self.warn(problem)
+        elif before and not problem:
+            self.info("images arrive as they should")
+        if self._images is images:  # else deactivated meanwhile
+            self.status(False, transport=problem)
 
     def _now(self) -> Time:
         return self.get_clock().now().to_msg()
@@ -416,6 +510,18 @@ _BEFORE = {
     "error handling": "finalized",
 }
 """Where a failed transition leaves the node."""
+
+
+def _remedy() -> str:
+    try:
+        share = get_package_share_directory("siam_tracker_ros")
+    except PackageNotFoundError:  # run from the sources
+        share = "siam_tracker_ros"
+    return transport_remedy(
+        get_rmw_implementation_identifier(),
+        f"{share}/config/fastdds.xml",
+        shared_memory=shared_memory_bytes(),
+    )
 
 
 def _nothing(state: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from siam_tracker_ros.bundle import Bundle, load_bundle
 from siam_tracker_ros.inference import open_session
 from siam_tracker_ros.nodes.follower import Follower, Outputs
 from siam_tracker_ros.nodes.frames import Frame
+from siam_tracker_ros.nodes.history import History
 from siam_tracker_ros.nodes.mailbox import Call, Mailbox
 from siam_tracker_ros.nodes.parameters import TrackerParameters, read_parameters
 from siam_tracker_ros.nodes.selection import Selection
@@ -49,6 +50,7 @@ class Worker:
         self._out = outputs
         self._open_model = open_model
         self._mailbox = Mailbox()
+        self._history = History()
         self._follower: Follower | None = None
         self._session: StatefulSession | None = None
         self._bundle: Bundle | None = None
@@ -62,6 +64,11 @@ class Worker:
         """The bundle that is open."""
         return self._bundle
 
+    @property
+    def history(self) -> History:
+        """The images of the last seconds."""
+        return self._history
+
     def open(self, parameters: TrackerParameters) -> Future[str]:
         """Load, open and warm up the model; the future tells what runs or raises why not."""
         return self._mailbox.call(self._do_open, parameters)
@@ -69,6 +76,7 @@ class Worker:
     def activate(self) -> Future[None]:
         """Take images and selections from now on."""
         self._newest = None
+        self._history.clear()
         self._mailbox.drop_frame()
         return self._mailbox.call(self._do_activate)
 
@@ -79,6 +87,7 @@ class Worker:
 
     def frame(self, frame: Frame) -> bool:
         """Leave an image; tell whether it replaced one that the worker was too busy to take."""
+        self._history.add(frame)
         self._newest = frame
         return self._mailbox.put_frame(frame)
 
@@ -91,7 +100,7 @@ class Worker:
         return self._mailbox.call(self._do_follower, "clear", why)
 
     def pause(self, paused: bool) -> Future[None]:
-        """Stop following, or go on."""
+        """Stop following, or go on with the next image."""
         return self._mailbox.call(self._do_follower, "pause", paused)
 
     def bad_image(self, reason: str) -> Future[None]:
@@ -104,11 +113,12 @@ class Worker:
 
     def set_parameters(self, parameters: TrackerParameters) -> Future[None]:
         """Take over what may change at run-time."""
+        self._history.set_bounds(parameters.history_bytes, parameters.history_seconds)
         return self._mailbox.call(
             self._do_follower,
             "set_settings",
             parameters.tracker_settings(),
-            parameters.selection_tolerance,
+            parameters.selection_rules(),
         )
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -122,17 +132,25 @@ class Worker:
 
     def _run(self) -> None:
         while not self._mailbox.closed:
-            item = self._mailbox.take(self._patience())
+            behind = self._follower is not None and self._follower.behind
+            item = self._mailbox.take_call() if behind else self._mailbox.take(self._patience())
             if isinstance(item, Call):
                 item.run()
                 self._say_failure(item)
-            elif item is not None and self._active and self._follower is not None:
-                try:
-                    self._follower.frame(item)
-                except Exception as error:  # of publishing; the thread must live on
-                    self._out.error(f"an image is lost: {type(error).__name__}: {error}")
+            elif self._active and self._follower is not None:
+                self._look(self._follower, item)
             if self._follower is not None:
                 self._follower.expire()
+
+    def _look(self, follower: Follower, frame: Frame | None) -> None:
+        """Follow in the next image, or in one of those missed since the selection's."""
+        try:
+            if frame is not None:
+                follower.frame(frame)
+            elif follower.behind:
+                follower.catch_up()
+        except Exception as error:  # of publishing; the thread must live on
+            self._out.error(f"an image is lost: {type(error).__name__}: {error}")
 
     def _patience(self) -> float | None:
         deadline = None if self._follower is None else self._follower.deadline()
@@ -156,7 +174,10 @@ class Worker:
             session.warm_up()
             took = 1e3 * (time.perf_counter() - begin)
             tracker = Tracker(bundle, session, parameters.tracker_settings())
-            self._follower = Follower(tracker, self._out, parameters.selection_tolerance)
+            self._history.set_bounds(parameters.history_bytes, parameters.history_seconds)
+            self._follower = Follower(
+                tracker, self._out, self._history, parameters.selection_rules()
+            )
         except BaseException:
             session.close()
             raise

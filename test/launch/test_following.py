@@ -153,7 +153,7 @@ NAN = math.nan
         (Box(100.0, 80.0, 3.9, 20.0), {}, "too small"),
         (Box(-14.0, 80.0, 30.0, 20.0), {}, "too small"),
         (START, {"frame_id": "other"}, "its frame_id is 'other', the image's is 'camera'"),
-        (START, {"stamp": 5}, "older than the newest image's"),
+        (START, {"stamp": 5}, "older than the oldest image kept"),
         (START, {"stamp": 9 * 10**12}, "newer than the newest image's"),
     ],
 )

@@ -15,7 +15,8 @@ from siam_tracker_ros.nodes.encodings import Lazy
 from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.follower import Follower, Report
 from siam_tracker_ros.nodes.frames import Frame
-from siam_tracker_ros.nodes.selection import Selection
+from siam_tracker_ros.nodes.history import History
+from siam_tracker_ros.nodes.selection import Selection, SelectionRules
 from siam_tracker_ros.tracking import (
     ColourFinder,
     FakeSession,
@@ -40,12 +41,16 @@ class Recorded:
         self.values: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
         self.said: list[tuple[str, str]] = []
+        self.replayed: list[tuple[int, int]] = []
 
     def detection(self, report: Report) -> None:
         self.reports.append(report)
 
     def picture(self, frame: Frame, report: Report | None) -> None:
         self.pictures.append((frame.number, report is not None))
+
+    def caught_up(self, followed: int, skipped: int) -> None:
+        self.replayed.append((followed, skipped))
 
     def status(self, publish: bool, **changes: Any) -> None:
         self.values.update(changes)
@@ -82,7 +87,8 @@ class Stage:
         self.session = session or FakeSession(ColourFinder(RED))
         settings = {"lost_after": 2, "redetect_budget_ms": 10.0, **settings}
         self.tracker = Tracker(fake_bundle(), self.session, TrackerSettings(**settings))
-        self.follower = Follower(self.tracker, self.out, clock=lambda: self.now)
+        self.history = History()
+        self.follower = Follower(self.tracker, self.out, self.history, clock=lambda: self.now)
         self.count = 0
 
     def make(self, stamp_ms: int, box: Box | None = START, **options: Any) -> Frame:
@@ -90,15 +96,24 @@ class Stage:
         size = options.pop("size", (WIDTH, HEIGHT))
         picture = options.pop("picture", None) or ArrayPicture(pixels(box, *size))
         values = {"frame_id": "camera", "header": object(), "received": 0.0, **options}
-        return Frame(number=self.count, stamp=stamp_ms * MS, picture=picture, **values)
+        frame = Frame(number=self.count, stamp=stamp_ms * MS, picture=picture, **values)
+        self.history.add(frame)  # as the image's callback does
+        return frame
+
+    def catch_up(self) -> None:
+        """As the worker does before it takes the next frame."""
+        while self.follower.behind:
+            self.follower.catch_up()
 
     def show(self, stamp_ms: int, box: Box | None = START, **options: Any) -> Frame:
         frame = self.make(stamp_ms, box, **options)
         self.follower.frame(frame)
+        self.catch_up()
         return frame
 
     def select(self, box: Box = START, stamp_ms: int = 0, **options: Any) -> None:
         self.follower.select(Selection(box, stamp_ms * MS, **options))
+        self.catch_up()
 
     @property
     def last(self) -> Report:
@@ -270,12 +285,18 @@ def test_an_exact_older_image_in_hand_is_taken(stage: Stage) -> None:
     stage.show(100)
     waiting = stage.make(133)
     stage.follower.select(Selection(START, 100 * MS), newest=waiting)
+    stage.catch_up()
     stage.follower.frame(waiting)
     assert [r.frame.stamp // MS for r in stage.out.reports] == [100, 133]
 
 
 @pytest.mark.parametrize(
-    ("stamp", "words"), [(40, "0.060 s older"), (1000, "0.900 s newer"), (151, "0.051 s newer")]
+    ("stamp", "words"),
+    [
+        (40, "0.060 s older than the oldest image kept"),
+        (1000, "0.900 s newer"),
+        (151, "0.051 s newer"),
+    ],
 )
 def test_no_image_near_enough(tracking: Stage, stamp: int, words: str) -> None:
     tracking.select(stamp_ms=stamp)
@@ -295,10 +316,10 @@ def test_within_the_tolerance_the_newest_does_when_no_later_one_comes(stage: Sta
 
 
 def test_the_tolerance_may_change(tracking: Stage) -> None:
-    tracking.follower.set_settings(tracking.tracker.settings, 0.001)
+    tracking.follower.set_settings(tracking.tracker.settings, SelectionRules(tolerance=0.001))
     tracking.select(stamp_ms=98)
     assert "older" in tracking.verdict
-    tracking.follower.set_settings(tracking.tracker.settings, 0.002)
+    tracking.follower.set_settings(tracking.tracker.settings, SelectionRules(tolerance=0.002))
     tracking.select(stamp_ms=98)
     assert tracking.verdict == "accepted"
 
@@ -308,6 +329,223 @@ def test_a_second_selection_replaces_one_that_waits(stage: Stage) -> None:
     stage.select(id="second")
     stage.show(100)
     assert [r.id for r in stage.out.reports] == ["second"]
+
+
+# --- selections on images of the past ---------------------------------------------------------
+
+
+def at(i: int) -> Box:
+    """Where the thing is in the i-th image of :func:`shown`."""
+    return Box(60.0 + 4.0 * i, 80.0, 30.0, 20.0)
+
+
+def shown(stage: Stage, count: int, period_ms: int = 33) -> list[Frame]:
+    """Show a thing that moves by more than its width in eight images."""
+    return [stage.show(1000 + period_ms * i, at(i)) for i in range(count)]
+
+
+@pytest.mark.parametrize("late", [0, 1, 3, 30])
+def test_a_late_selection_is_applied_where_it_was_made_and_caught_up(
+    stage: Stage, late: int
+) -> None:
+    frames = shown(stage, 40)
+    stage.select(at(39 - late), 1000 + 33 * (39 - late))
+    assert stage.verdict == "accepted"
+    assert stage.out.reports[0].frame is frames[39 - late] and stage.out.reports[0].selected
+    assert stage.out.reports[0].box == at(39 - late)
+    # The newest image is the present; those before it are of the past and say nothing.
+    assert [r.frame.number for r in stage.out.reports] == ([40] if late == 0 else [40 - late, 40])
+    assert stage.last.box.iou(at(39)) > 0.9
+    assert stage.out.replayed == ([(late - 1, 0)] if late > 1 else [])
+    stage.show(3000, at(40))
+    assert stage.last.frame.stamp == 3000 * MS and stage.last.box.iou(at(40)) > 0.9
+    assert {r.id for r in stage.out.reports} == {"1"}
+
+
+def test_the_image_that_comes_next_is_left_to_come(stage: Stage) -> None:
+    shown(stage, 5)
+    waiting = stage.make(2000, at(5))  # received, but not taken by the worker
+    stage.follower.select(Selection(at(1), 1033 * MS), newest=waiting)
+    stage.catch_up()
+    assert [r.frame.number for r in stage.out.reports] == [2]
+    assert stage.out.replayed == [(3, 0)]
+    stage.follower.frame(waiting)
+    assert stage.last.frame is waiting and stage.last.box.iou(at(5)) > 0.9
+
+
+def test_images_that_the_busy_worker_skipped_are_caught_up_with(stage: Stage) -> None:
+    stage.show(1000, at(0))
+    for i in range(1, 12):
+        stage.make(1000 + 33 * i, at(i))  # replaced in the mailbox before they were taken
+    stage.show(2000, at(12))
+    stage.select(at(0), 1000)
+    assert stage.out.replayed == [(11, 0)]
+    assert stage.last.frame.number == 13 and stage.last.box.iou(at(12)) > 0.9
+
+
+def test_stamps_never_go_back_for_a_selection_on_the_past(tracking: Stage) -> None:
+    """The target before was followed in images newer than the selection's."""
+    shown(tracking, 10)
+    published = [r.frame.stamp for r in tracking.out.reports]
+    tracking.select(at(4), 1000 + 33 * 4, id="other")
+    after = tracking.out.reports[len(published) :]
+    assert [(r.id, r.frame.number) for r in after] == [("other", 11)]
+    assert after[0].box.iou(at(9)) > 0.9
+    assert tracking.verdict == "accepted"
+    assert tracking.out.values["selection_stamp"] == (1000 + 33 * 4) * MS
+    stamps = [r.frame.stamp for r in tracking.out.reports]
+    assert stamps == sorted(stamps)
+
+
+class Slow:
+    """A network that takes its time on the stage's clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.stage: Stage | None = None
+        self.seen = 0
+        self._find = ColourFinder(RED)
+
+    def __call__(self, search: Any, size: Any) -> StepResult:
+        self.seen += 1
+        if self.stage is not None:
+            self.stage.now += self.seconds
+        return self._find(search, size)
+
+
+def test_what_does_not_fit_into_the_budget_is_left_out_evenly() -> None:
+    network = Slow(0.05)
+    stage = Stage(FakeSession(network))
+    network.stage = stage
+    for i in range(60):
+        stage.show(1000 + 33 * i, at(i))
+    begin = stage.now
+    followed: list[int] = []
+    follow = stage.follower._follow
+
+    def noted(frame: Frame, silent: bool = False) -> None:
+        followed.append(frame.number)
+        follow(frame, silent)
+
+    stage.follower._follow = noted  # type: ignore[method-assign]
+    stage.select(at(9), 1000 + 33 * 9)
+    assert stage.now - begin < 0.05 + 0.5 + 2 * 0.05  # selection, budget, and the present image
+    steps = np.diff([10, *followed])
+    assert followed[-1] == 60
+    assert 8 <= len(followed) <= 11
+    # The first is a guess of the time that one takes.
+    assert steps[1:-1].max() - steps[1:-1].min() <= 1
+    (replayed,) = stage.out.replayed
+    assert replayed[0] == len(followed) - 1
+    assert sum(replayed) == 49
+    assert any(f"{replayed[1]} were left out" in text for _, text in stage.out.said)
+
+
+def test_without_a_budget_it_goes_on_in_the_present(stage: Stage) -> None:
+    stage.follower.set_settings(stage.tracker.settings, SelectionRules(catch_up_budget=0.0))
+    shown(stage, 5)
+    stage.select(at(2), 1066)
+    assert [r.frame.number for r in stage.out.reports] == [3, 5]
+    assert stage.out.replayed == [(0, 1)]
+
+
+def test_a_refused_selection_on_the_past_leaves_the_track(tracking: Stage) -> None:
+    shown(tracking, 6)
+    before = tracking.last.box
+    tracking.select(Box(1000.0, 80.0, 30.0, 20.0), 1033, id="other")
+    assert "outside" in tracking.verdict
+    tracking.show(2000, at(6))
+    assert tracking.last.id == "1" and tracking.last.box.cx == pytest.approx(before.cx + 4, abs=1)
+
+
+def test_a_selection_during_the_way_to_the_present_replaces_it(stage: Stage) -> None:
+    shown(stage, 20)
+    stage.follower.select(Selection(at(2), 1066 * MS, id="first"))
+    for _ in range(3):
+        stage.follower.catch_up()
+    stage.follower.select(Selection(at(10), 1330 * MS, id="second"))
+    stage.catch_up()
+    assert [(r.id, r.frame.number) for r in stage.out.reports] == [
+        ("first", 3),
+        ("second", 11),
+        ("second", 20),
+    ]
+
+
+def test_a_refused_selection_during_the_way_does_not_end_it(stage: Stage) -> None:
+    shown(stage, 20)
+    stage.follower.select(Selection(at(2), 1066 * MS, id="first"))
+    stage.follower.catch_up()
+    stage.follower.select(Selection(Box(0.0, 0.0, 0.0, 0.0), id="second"))
+    stage.catch_up()
+    assert (stage.last.id, stage.last.frame.number) == ("first", 20)
+    assert stage.last.box.iou(at(19)) > 0.9
+
+
+@pytest.mark.parametrize("what", ["clear", "pause"])
+def test_clear_and_pause_end_the_way_to_the_present(stage: Stage, what: str) -> None:
+    shown(stage, 20)
+    stage.follower.select(Selection(at(2), 1066 * MS))
+    stage.follower.catch_up()
+    if what == "clear":
+        stage.follower.clear("asked for")
+    else:
+        stage.follower.pause(True)
+    assert not stage.follower.behind
+    stage.follower.catch_up()
+    assert len(stage.out.reports) == 1
+
+
+def test_the_stamps_jump_back_on_the_way_to_the_present(stage: Stage) -> None:
+    shown(stage, 20)
+    stage.follower.select(Selection(at(2), 1066 * MS))
+    stage.follower.catch_up()
+    fresh = stage.make(10, at(0))
+    stage.catch_up()
+    assert len(stage.out.reports) == 1
+    stage.follower.frame(fresh)
+    assert stage.tracker.state is TrackState.IDLE
+    assert any("jumped back" in text for text in stage.out.warnings())
+
+
+def test_a_target_that_is_lost_on_the_way_is_said_to_be(stage: Stage) -> None:
+    for i in range(30):
+        stage.show(1000 + 33 * i, at(i) if i < 5 else None)
+    stage.select(at(4), 1000 + 33 * 4)
+    assert stage.last.result.state is TrackState.LOST
+    assert any("is lost" in text for text in stage.out.warnings())
+
+
+def test_an_image_of_the_past_that_cannot_be_read_is_passed_over(stage: Stage) -> None:
+    def damaged() -> ArrayPicture:
+        raise ImageError("the compressed image cannot be decoded (5 bytes)")
+
+    stage.show(1000, at(0))
+    stage.show(1033, at(1), picture=Lazy(WIDTH, HEIGHT, damaged))
+    stage.show(1066, at(2))
+    stage.show(1099, at(3))
+    stage.select(at(0), 1000)
+    assert stage.last.frame.number == 4 and stage.last.box.iou(at(3)) > 0.9
+
+
+def test_a_selection_older_than_all_that_is_kept(stage: Stage) -> None:
+    stage.history.set_bounds(1 << 30, 0.1)
+    shown(stage, 20)
+    stage.select(at(2), 1066)
+    assert stage.verdict.startswith("refused: its stamp 1.066000000 is 0.462 s older than the olde")
+    rules = SelectionRules(stale="oldest")
+    stage.follower.set_settings(stage.tracker.settings, rules)
+    stage.select(at(16), 1066)
+    assert stage.verdict == "accepted on the oldest image kept, 0.462 s after its stamp"
+    assert stage.out.reports[0].frame.number == 17
+
+
+def test_a_stamp_for_images_without_any(stage: Stage) -> None:
+    stage.show(0)
+    stage.select(stamp_ms=500)
+    stage.now += 0.6
+    stage.follower.expire()
+    assert "the images carry none (zero)" in stage.verdict
 
 
 # --- refused selections -----------------------------------------------------------------------

@@ -13,13 +13,14 @@ from siam_tracker_ros.geometry import ArrayPicture, Box
 from siam_tracker_ros.nodes.frames import Frame, stamp_text
 from siam_tracker_ros.nodes.selection import (
     NoFrameError,
+    SelectionRules,
     choose_frame,
     read_selection,
     upright,
 )
 
 MS = 1_000_000
-TOLERANCE = 50 * MS
+RULES = SelectionRules(tolerance=0.05)
 PICTURE = ArrayPicture(np.zeros((4, 4, 3), np.uint8))
 
 
@@ -77,33 +78,42 @@ def test_a_turned_box_becomes_the_upright_one_around_it() -> None:
     ],
 )
 def test_the_image_that_is_meant(stamp: int, stamps: tuple[int, ...], chosen: int) -> None:
-    found = choose_frame(stamp * MS, frames(*(s * MS for s in stamps)), TOLERANCE, may_wait=True)
+    found = choose_frame(stamp * MS, frames(*(s * MS for s in stamps)), RULES, may_wait=True)
     assert found is not None and found.stamp == chosen * MS
 
 
 def test_a_later_image_is_waited_for_even_if_one_is_near() -> None:
     """The image of exactly that stamp may be the next one."""
     in_hand = frames(100 * MS)
-    assert choose_frame(133 * MS, in_hand, TOLERANCE, may_wait=True) is None
-    late = choose_frame(133 * MS, in_hand, TOLERANCE, may_wait=False)
+    assert choose_frame(133 * MS, in_hand, RULES, may_wait=True) is None
+    late = choose_frame(133 * MS, in_hand, RULES, may_wait=False)
     assert late is not None and late.stamp == 100 * MS
-    assert choose_frame(0, [], TOLERANCE, may_wait=True) is None
+    assert choose_frame(0, [], RULES, may_wait=True) is None
 
 
 @pytest.mark.parametrize(
     ("stamp", "stamps", "words"),
     [
-        (49, (100,), "0.051 s older than the newest image's (0.100000000), and older images"),
+        (49, (100,), "0.051 s older than the oldest image kept (0.100000000); history_seconds"),
         (151, (100,), "0.051 s newer than the newest image's (0.100000000), and no such image"),
-        (200, (100, 300), "0.100 s older than the newest image's"),
+        (160, (100, 300), "no image is near its stamp 0.160000000: the nearest is 0.060 s away"),
+        (70, (0, 0), "the images carry none (zero)"),
         (0, (), "no image has been received"),
         (5, (), "no image has been received"),
     ],
 )
 def test_no_image_is_near_enough(stamp: int, stamps: tuple[int, ...], words: str) -> None:
     with pytest.raises(NoFrameError) as error:
-        choose_frame(stamp * MS, frames(*(s * MS for s in stamps)), TOLERANCE, may_wait=False)
+        choose_frame(stamp * MS, frames(*(s * MS for s in stamps)), RULES, may_wait=False)
     assert words in str(error.value)
+
+
+def test_a_stale_selection_may_take_the_oldest_image() -> None:
+    rules = SelectionRules(stale="oldest")
+    found = choose_frame(5 * MS, frames(100 * MS, 133 * MS), rules, may_wait=True)
+    assert found is not None and found.stamp == 100 * MS
+    with pytest.raises(NoFrameError, match="no image is near"):  # but none for a gap
+        choose_frame(200 * MS, frames(100 * MS, 300 * MS), rules, may_wait=True)
 
 
 def test_stamps_are_printed_as_ros_tools_print_them() -> None:

@@ -36,6 +36,8 @@ class Outputs:
 
     def picture(self, frame: Frame, report: Report | None) -> None: ...
 
+    def caught_up(self, followed: int, skipped: int) -> None: ...
+
     def status(self, publish: bool, **changes: Any) -> None:
         self.values.update(changes)
 
