@@ -11,7 +11,6 @@ import numpy as np
 import typer
 
 from siam_tracker_ros.cli.common import CommandError, console, find_sequences, table, write_json
-from siam_tracker_ros.cli.evaluate import fps_text
 from siam_tracker_ros.cli.scoring import run_all
 from siam_tracker_ros.evaluation import Sequence
 from siam_tracker_ros.evaluation.bundled import BundleTrackerMaker
@@ -108,7 +107,7 @@ def _entry(
 def _figures(result: Path) -> dict[str, Any]:
     """Return the means over the sequences of a results file."""
     sequences = json.loads(result.read_text(encoding="utf-8"))["sequences"].values()
-    return {f: float(np.mean([s[f] for s in sequences])) for f in (*SHOWN, "fps")}
+    return {f: float(np.mean([s[f] for s in sequences])) for f in SHOWN}
 
 
 def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: bool) -> Path:
@@ -147,7 +146,7 @@ def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: boo
     return folder
 
 
-HEAD = ["configuration", "M", "GMAC", "start", "AUC", "± s.d.", "SR.50", "SR.75", "fps"]
+HEAD = ["configuration", "M", "GMAC", "start", "AUC", "± s.d.", "SR.50", "SR.75"]
 
 
 def _row(entry: Entry) -> list[str]:
@@ -160,7 +159,6 @@ def _row(entry: Entry) -> list[str]:
         f"{entry.mean('auc'):.3f}",
         "" if spread != spread else f"{spread:.3f}",
         *(f"{entry.mean(figure):.3f}" for figure in ("sr50", "sr75")),
-        fps_text(entry.mean("fps")),
     ]
 
 
