@@ -145,7 +145,7 @@ class BoundSession:
                 untouched.
             ValueError: if a crop has another shape or dtype than the bundle says.
         """
-        self._check_open()
+        self._enter()
         result = self._run_first(template, search, size)
         self._constant, self._current = 1 - self._constant, 1 - self._current
         self._started = True
@@ -165,7 +165,7 @@ class BoundSession:
             BackendError: before ``start``, if the graph fails, or if its result is not finite.
             ValueError: if a crop has another shape or dtype than the bundle says.
         """
-        self._check_open()
+        self._enter()
         if not self._started:
             raise BackendError("step before start: there is no target")
         if (memory is not None) != ("memory" in self._inputs):
@@ -186,7 +186,7 @@ class BoundSession:
         Raises:
             BackendError: if there is no step since the last commit, start or warm-up.
         """
-        self._check_open()
+        self._enter()
         if not self._pending:
             raise BackendError("commit without a step before it")
         self._current = 1 - self._current
@@ -199,7 +199,7 @@ class BoundSession:
             BackendError: if no graph has that input.
             ValueError: if the value is not finite.
         """
-        self._check_open()
+        self._enter()
         key = f"tuning.{name}"
         if key not in self._inputs:
             known = ", ".join(sorted(self._bundle.graph_tuning)) or "none"
@@ -210,7 +210,7 @@ class BoundSession:
 
     def warm_up(self) -> None:
         """Run both graphs on grey crops; the state stays, a step not yet committed is forgotten."""
-        self._check_open()
+        self._enter()
         crop = self._bundle.crop
         grey = [np.full((n, n, 3), 128, dtype=np.uint8) for n in (crop.template, crop.search)]
         self._pending = False
@@ -275,6 +275,11 @@ class BoundSession:
         for target in self._inputs.get(name, ()):
             target[:] = value
 
-    def _check_open(self) -> None:
+    def _enter(self) -> None:
+        """Begin every call but close.
+
+        Raises:
+            BackendError: if the session is closed.
+        """
         if self._closed:
             raise BackendError("the session is closed")

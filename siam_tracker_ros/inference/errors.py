@@ -23,5 +23,9 @@ class EngineError(BackendError):
     """A TensorRT engine cannot be built, loaded or run."""
 
 
+class UnusableEngineError(EngineError):
+    """A serialised engine that does not load, or is another graph's: it must be built anew."""
+
+
 class BuildCancelledError(EngineError):
     """An engine's build was cancelled."""

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from siam_tracker_ros.bundle import BundleError, GraphSpec, TensorSpec
-from siam_tracker_ros.inference import BackendError, open_session
+from siam_tracker_ros.inference import BackendError, cuda, open_session
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """A machine without a driver, whatever this one has."""
+    monkeypatch.setattr(cuda, "LIBRARIES", ("libno-such-driver.so.1",))
+    cuda.load_library.cache_clear()
+    yield
+    cuda.load_library.cache_clear()
 
 
 def test_the_description_says_what_runs(tiny):
@@ -29,7 +38,7 @@ def test_no_thread_number_means_every_cpu_of_this_process(tiny):
 
 
 @pytest.mark.parametrize(
-    ("backend", "why"), [("auto", "no TensorRT sessions"), ("onnxruntime", "as asked")]
+    ("backend", "why"), [("auto", "no NVIDIA driver on this machine"), ("onnxruntime", "as asked")]
 )
 def test_one_line_says_what_runs_and_why(tiny, backend, why):
     lines = []
@@ -44,8 +53,8 @@ def test_an_unknown_backend_lists_the_choices(tiny):
         open_session(tiny(), "openvino")
 
 
-def test_tensorrt_says_what_to_use_instead(tiny):
-    with pytest.raises(BackendError, match=r"no TensorRT sessions.*use backend onnxruntime"):
+def test_tensorrt_without_a_gpu_says_what_is_missing_and_what_to_use(tiny):
+    with pytest.raises(BackendError, match=r"no NVIDIA driver.*backend auto or onnxruntime"):
         open_session(tiny(), "tensorrt")
 
 
