@@ -35,7 +35,8 @@ class Figures:
         dropped_transport: never arrived, as the middleware says.
         dropped_node: arrived, but the next one overwrote them before this node took them.
         dropped_busy: taken, but a newer one replaced them while the network was busy.
-        recently_received, recently_lost: images of the last seconds, arrived and never arrived.
+        recently_received, recently_lost, recently_overwritten: images of the last seconds, as
+            received, dropped_transport and dropped_node count them.
         silent_for: seconds since the last image; None before the first.
         image_bytes: data of the last image.
         image_rate, detection_rate: a second.
@@ -51,6 +52,7 @@ class Figures:
     dropped_busy: int
     recently_received: int
     recently_lost: int
+    recently_overwritten: int
     silent_for: float | None
     image_bytes: int
     image_rate: float
@@ -80,6 +82,7 @@ class Statistics:
             self._sequence: int | None = None
             self._images: deque[float] = deque()
             self._losses: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+            self._gap_times: deque[tuple[float, int]] = deque(maxlen=WINDOW)
             self._detections: deque[float] = deque()
             self._latency: deque[float] = deque(maxlen=WINDOW)
             self._overhead: deque[float] = deque(maxlen=WINDOW)
@@ -101,6 +104,7 @@ class Statistics:
             _note(self._images, self._clock())
             if sequence is not None and self._sequence is not None and sequence > self._sequence:
                 self._gaps += sequence - self._sequence - 1
+                self._gap_times.append((self._clock(), sequence - self._sequence - 1))
             self._sequence = sequence
 
     def new_publisher(self) -> None:
@@ -157,6 +161,10 @@ class Statistics:
         """Return how it stands."""
         with self._lock:
             now = self._clock()
+            lost, gaps = (
+                sum(n for t, n in times if t >= now - RATE_SECONDS)
+                for times in (self._losses, self._gap_times)
+            )
             latency, overhead = list(self._latency), list(self._overhead)
             crop, step = list(self._crop), list(self._step)
             numbers = {
@@ -169,7 +177,8 @@ class Statistics:
                 "dropped_node": max(0, self._gaps - self._lost),
                 "dropped_busy": self._replaced,
                 "recently_received": sum(t >= now - RATE_SECONDS for t in self._images),
-                "recently_lost": sum(n for t, n in self._losses if t >= now - RATE_SECONDS),
+                "recently_lost": lost,
+                "recently_overwritten": max(0, gaps - lost),
                 "image_bytes": self._bytes,
             }
             silent_for = now - self._images[-1] if self._images else None

@@ -14,6 +14,9 @@ SILENCE = 3.0
 LOST_SHARE = 0.1
 """Share of the images of the last seconds that may be lost on the way without a word."""
 
+OVERWRITTEN_SHARE = 0.3
+"""Share that may be overwritten in the queues of publisher and node: a busy machine does that."""
+
 LEAST_LOST = 5
 """Fewer lost images than these say nothing."""
 
@@ -59,12 +62,15 @@ def transport_problem(reading: Reading, figures: Figures, remedy: str) -> str:
     silent = reading.for_seconds if silent is None else min(silent, reading.for_seconds)
     if silent >= SILENCE:
         return _silence(reading, figures, remedy)
-    lost = figures.recently_lost
-    total = figures.recently_received + lost
+    lost, overwritten = figures.recently_lost, figures.recently_overwritten
+    total = figures.recently_received + lost + overwritten
+    each = f"each {figures.image_bytes / 1e6:.2g} MB"
     if lost >= LEAST_LOST and lost >= LOST_SHARE * total:
+        return f"{lost / total:.0%} of the images are lost on the way, {each}: {remedy}"
+    if overwritten >= LEAST_LOST and overwritten >= OVERWRITTEN_SHARE * total:
         return (
-            f"{lost / total:.0%} of the images are lost on the way, each "
-            f"{figures.image_bytes / 1e6:.2g} MB: {remedy}"
+            f"{overwritten / total:.0%} of the images, {each}, are overwritten in a queue before "
+            f"this node takes them: the machine is too busy, or {remedy}"
         )
     return ""
 

@@ -62,6 +62,15 @@ def test_many_lost_images(scene: Scene) -> None:
     assert scene.problem(DRIVER) == ""  # over
 
 
+def test_many_overwritten_images(scene: Scene) -> None:
+    for sequence in range(0, 60, 2):
+        scene.now += 1 / 15
+        scene.statistics.image_received(sequence, 2_764_800)
+    text = scene.problem(DRIVER)
+    assert text.startswith("49% of the images, each 2.8 MB, are overwritten in a queue")
+    assert text.endswith("the machine is too busy, or do this")
+
+
 def test_silence_is_explained(scene: Scene) -> None:
     assert scene.problem(for_seconds=2.9) == ""
     assert scene.problem() == "no images: nobody publishes /image"
