@@ -42,7 +42,7 @@ _NICENESS = 10
 class Reporter:
     """Writes events, from any thread, and repeats the last progress while nothing new comes."""
 
-    def __init__(self, stream: IO[str], heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, stream: IO[str], heartbeat_s: float) -> None:
         self._stream = stream
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(2, 1)
     exit_when_closed(0)
     os.nice(_NICENESS)
-    reporter = Reporter(events)
+    reporter = Reporter(events, HEARTBEAT_S)
     try:
         graphs = build(arguments, reporter)
     except (BackendError, BundleError) as error:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,6 @@ class EngineBuild:
         force: build even what is there.
         on_progress: called from a thread of this object's.
         say: called with lines for people, from that thread.
-        command: what to run in place of the module, for tests.
 
     Raises:
         EngineError: if the process cannot be started.
@@ -51,7 +50,6 @@ class EngineBuild:
         force: bool = False,
         on_progress: Callable[[BuildProgress], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
-        command: Sequence[str] | None = None,
     ) -> None:
         self._name = bundle.name
         self._on_progress, self._say = on_progress, say
@@ -64,7 +62,7 @@ class EngineBuild:
             arguments.append(f"--cache-dir={Path(cache_dir).expanduser().absolute()}")
         if force:
             arguments.append("--force")
-        line = [*(command or (sys.executable, "-m", MODULE)), *arguments]
+        line = [sys.executable, "-m", MODULE, *arguments]
         try:
             self._process = subprocess.Popen(
                 line,

@@ -12,11 +12,22 @@ search, with m = mean of the search crop:
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from siam_tracker_ros.bundle import GraphSpec, PresenceSpec, TensorSpec, write_bundle
 from siam_tracker_ros.geometry import CropSpec
+from siam_tracker_ros.inference import building, cuda
+from siam_tracker_ros.inference.tensorrt_session import TensorRTSession
+
+sys.path.insert(0, str(Path(__file__).parent))  # the fakes beside this file
+
+from fake_cuda import FakeCuda
+from fake_tensorrt import Behaviour, make_plan, make_tensorrt
 
 CROP = CropSpec(template=15, search=31)
 MID = 15.0
@@ -59,6 +70,53 @@ def tiny(tmp_path):
         }
         parts.update(changes)
         return write_bundle(tmp_path / name, **parts)
+
+    return make
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch, tmp_path):
+    """Function (version, **FakeCuda's parameters) -> (tensorrt, driver): this machine then has both.
+
+    Engines are kept below ``tmp_path``.
+    """
+
+    def make(version="10.3.0", behaviour=None, **parameters):
+        driver = FakeCuda(**parameters)
+        trt = make_tensorrt(version, driver, behaviour or Behaviour())
+        monkeypatch.setattr(cuda, "load_library", lambda: driver)
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return trt, driver
+
+    return make
+
+
+@pytest.fixture
+def build_child(monkeypatch):
+    """Function (**Behaviour's fields): builds then run in processes that have the stand-ins."""
+    here = Path(__file__).resolve().parent
+
+    def make(**behaviour):
+        monkeypatch.setattr(building, "MODULE", "fake_build_child")
+        monkeypatch.setenv("PYTHONPATH", str(here))
+        monkeypatch.setenv("FAKE_BEHAVIOUR", json.dumps(behaviour))
+
+    return make
+
+
+@pytest.fixture
+def fake_session():
+    """Function (bundle, **TensorRTSession's parameters) -> a session on the ``gpu_machine``."""
+
+    def make(bundle, **parameters):
+        trt = sys.modules["tensorrt"]
+        engines = {
+            n: make_plan(bundle.read(g.file), trt.__version__) for n, g in bundle.graphs.items()
+        }
+        return TensorRTSession(
+            bundle, engines, precision="fp32", trt=trt, gpu=cuda.find_gpu(), **parameters
+        )
 
     return make
 

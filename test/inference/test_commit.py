@@ -10,14 +10,28 @@ import pytest
 from siam_tracker_ros.bundle import Memory
 from siam_tracker_ros.inference import BackendError, open_session
 
+BACKENDS = ["onnxruntime", "tensorrt 8.6.1", "tensorrt 10.3.0", "tensorrt 11.4.0"]
+BACKENDS += ["tensorrt without CUDA graphs", "tensorrt on shared memory"]
 
-@pytest.fixture
-def opened(tiny):
+
+@pytest.fixture(params=BACKENDS)
+def opened(request, tiny, gpu_machine, fake_session):
+    """The same graphs on every back end; TensorRT and the GPU are stand-ins that compute."""
     sessions = []
+    kind = request.param
+    if kind != "onnxruntime":
+        version = kind.split()[1] if kind[-1].isdigit() else "10.3.0"
+        gpu_machine(version, integrated="shared" in kind)
 
     def make(*args, **kwargs):
-        sessions.append(open_session(tiny(*args, **kwargs), "onnxruntime", intra_op_threads=1))
-        return sessions[-1]
+        bundle = tiny(*args, **kwargs)
+        if kind == "onnxruntime":
+            session = open_session(bundle, "onnxruntime", intra_op_threads=1)
+        else:
+            session = fake_session(bundle, cuda_graphs="without" not in kind)
+            assert session.cuda_graphs == ("without" not in kind)
+        sessions.append(session)
+        return session
 
     yield make
     for session in sessions:
