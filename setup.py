@@ -69,6 +69,7 @@ setup(
             "tracker_node = siam_tracker_ros.nodes.tracker_node:main",
             "video_publisher_node = siam_tracker_ros.nodes.video_publisher_node:main",
             "recorder_node = siam_tracker_ros.nodes.recorder_node:main",
+            "target_selector_node = siam_tracker_ros.nodes.target_selector_node:main",
             "siam-tracker = siam_tracker_ros.cli.main:main",
         ],
     },

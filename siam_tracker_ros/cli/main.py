@@ -52,6 +52,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.benchmark:benchmark",
         "Measure how fast a model is here, alone or through ROS 2.",
     ),
+    "select": Verb(
+        "siam_tracker_ros.cli.select:select",
+        "Tell a running tracker_node what to follow.",
+    ),
     "train": Verb(
         "siam_tracker_ros.cli.train:train",
         "Train a tracker from a configuration.",
