@@ -490,7 +490,7 @@ class TrackerNode(SafeLifecycleNode):
         )
         problem = transport_problem(reading, figures, _remedy())
         before = self._status.transport
-        if problem and not before:
+        if problem and _kind(problem) != _kind(before):
             self.warn(problem)
         elif before and not problem:
             self.info("images arrive as they should")
@@ -510,6 +510,11 @@ _BEFORE = {
     "error handling": "finalized",
 }
 """Where a failed transition leaves the node."""
+
+
+def _kind(text: str) -> str:
+    """Return a text without its numbers."""
+    return re.sub(r"[\d.]+", "#", text)
 
 
 def _remedy() -> str:
