@@ -133,11 +133,15 @@ class SpaceTimeConfig:
         label_at: where it is added: after the first convolution (``stem``, the paper's), or on the
             stride-8 map (``early``, ours), so that the stages below can stay frozen without a
             backward pass through them.
+        cosine: cells are compared by direction, times a learned gain, instead of by their product
+            (not in the paper): pretrained features then tell cells apart before anything is
+            trained.
     """
 
     kind: Literal["space_time"] = "space_time"
     label: bool = True
     label_at: Literal["stem", "early"] = "stem"
+    cosine: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class STMTrack(TrackerNetwork):
         if config.matching.label:
             self.label = self._label_conv()
         self.memory_neck = copy.deepcopy(self.neck)
-        self.matching = SpaceTimeRead()
+        self.matching = SpaceTimeRead(config.matching.cosine)
         self.head = DenseHead(
             2 * channels,
             config.head,

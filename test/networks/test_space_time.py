@@ -87,3 +87,15 @@ def test_bfloat16_features_are_compared_in_fp32(features):
     # The scaled query is rounded to bfloat16, the products and the softmax are not.
     assert float((weights - exact).abs().max()) < 0.01
     assert torch.allclose(weights.sum(-1), torch.ones(2, 49), atol=1e-5)
+
+
+def test_cosine_read_compares_directions_alone(features):
+    memory, query = features
+    read = SpaceTimeRead(cosine=True)
+    weights = read.weights(memory, query)
+    assert torch.allclose(read.weights(memory * 7, query / 3), weights, atol=1e-5)
+    keys = memory[1].transpose(0, 1).flatten(1)
+    cosines = torch.cosine_similarity(query[1, :, 2, 4, None], keys, dim=0)
+    assert torch.allclose(weights[1, 2 * 7 + 4], torch.softmax(10 * cosines, 0), atol=1e-5)
+    # What is read are the features themselves, not their directions.
+    assert torch.allclose(read(memory * 7, query)[:, :8], 7 * read(memory, query)[:, :8], atol=1e-4)

@@ -7,6 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from siam_tracker_ros.networks.layers import unit_length
+
+_GAIN = 10.0
+"""Of cosines, at the start: cells unlike each other then differ by e^10 at most."""
+
 _MASKED = -1e4  # added to logits: exp of it is zero, and it fits FP16
 
 
@@ -21,8 +26,17 @@ class SpaceTimeRead(nn.Module):
     i and k run over all T frames and their cells. The paper prints the other order of the two
     halves of y; this is its code's, and nothing but the order of the head's weights hangs on it.
 
-    There are no parameters; memory and query maps may differ in size.
+    Memory and query maps may differ in size.
+
+    Args:
+        cosine: compare unit vectors, times a learned gain, instead of f / sqrt(s) (ours).
     """
+
+    def __init__(self, cosine: bool = False) -> None:
+        super().__init__()
+        self.cosine = cosine
+        if cosine:
+            self.gain = nn.Parameter(torch.tensor(_GAIN))
 
     def forward(self, memory: Tensor, query: Tensor, mask: Tensor | None = None) -> Tensor:
         """Read.
@@ -44,8 +58,13 @@ class SpaceTimeRead(nn.Module):
 
     def weights(self, memory: Tensor, query: Tensor, mask: Tensor | None = None) -> Tensor:
         """The weights of equation (3), transposed: ``[B,R*R,T*S*S]``, rows sum to 1, FP32; arguments as ``forward``."""
+        if self.cosine:
+            memory = unit_length(memory.flatten(0, 1)).unflatten(0, tuple(memory.shape[:2]))
+            query = unit_length(query) * self.gain
+        else:
+            query = query * (1 / math.sqrt(query.shape[1]))
         keys = memory.transpose(1, 2).flatten(2)
-        cells = query.flatten(2).transpose(1, 2) * (1 / math.sqrt(query.shape[1]))
+        cells = query.flatten(2).transpose(1, 2)
         with torch.autocast(query.device.type, enabled=False):
             logits = torch.matmul(cells.float(), keys.float())
         if mask is not None:
