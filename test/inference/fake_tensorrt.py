@@ -150,9 +150,9 @@ def make_tensorrt(version, cuda=None, behaviour=None):
         """A layer; 11 has neither ``precision`` nor ``set_output_type``."""
 
         def __init__(self, kind, inputs, outputs):
-            self.type = kind
-            self._inputs = [FakeTensor(d) for d in inputs]
-            self._outputs = [FakeTensor(d) for d in outputs]
+            self.type = module.LayerType[kind]
+            self._inputs = [FakeTensor(module.DataType[d]) for d in inputs]
+            self._outputs = [FakeTensor(module.DataType[d]) for d in outputs]
             self.pinned, self.output_types = None, {}
 
         num_inputs = property(lambda self: len(self._inputs))
