@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from geometry_msgs.msg import Twist, TwistStamped
 from launch import LaunchContext
 from launch.action import Action
 from launch.actions import (
@@ -18,11 +19,11 @@ from launch.actions import (
     RegisterEventHandler,
     SetEnvironmentVariable,
 )
-from launch.event_handlers import OnProcessStart
+from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import Shutdown
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -206,3 +207,52 @@ def _ask(context: LaunchContext, client: Any, request: Any) -> Any:
             client.remove_pending_request(future)
             return None
     return future.result()
+
+
+def zero_when_it_ends(node: Node, topic: str, stamped: bool) -> list[Action]:
+    """Tell a robot to stand when the process that drives it ends, however it does.
+
+    A process that is killed cannot send a last zero. The publisher is made when the process starts,
+    so that the robot has found it by then.
+
+    Args:
+        node: what drives.
+        topic: its velocity commands.
+        stamped: TwistStamped instead of Twist.
+    """
+    kind = TwistStamped if stamped else Twist
+    publishers: list[Any] = []
+
+    def begin(context: LaunchContext) -> None:
+        if not publishers:
+            full = topic if topic.startswith("/") else f"{value(context, 'namespace')}/{topic}"
+            full = full if full.startswith("/") else f"/{full}"
+            publishers.append(get_ros_node(context).create_publisher(kind, full, 1))
+
+    def zero(context: LaunchContext) -> Any:
+        message = kind()
+        if stamped:
+            message.header.stamp = get_ros_node(context).get_clock().now().to_msg()
+        return message
+
+    def end(event: Any, context: LaunchContext) -> None:
+        if publishers and not context.is_shutdown:
+            context.add_completion_future(
+                context.asyncio_loop.run_in_executor(None, _say_zero, context, publishers[0], zero)
+            )
+
+    return [
+        RegisterEventHandler(
+            OnProcessStart(target_action=node, on_start=[OpaqueFunction(function=begin)])
+        ),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end)),
+    ]
+
+
+def _say_zero(context: LaunchContext, publisher: Any, zero: Callable[[LaunchContext], Any]) -> None:
+    get_logger("follow_me").warning(f"the controller has ended: zero on {publisher.topic_name}")
+    for _ in range(10):
+        if context.is_shutdown:
+            return
+        publisher.publish(zero(context))
+        time.sleep(0.05)
