@@ -302,11 +302,51 @@ def test_the_debug_image_is_there_while_somebody_listens(tracking: Any) -> None:
         tracking.node.destroy_subscription(listener)
 
 
+def test_annotations_and_markers_tell_where_it_is_and_when_it_is_gone(tracking: Any) -> None:
+    from sensor_msgs.msg import CameraInfo
+    from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
+
+    outlines: list[Any] = []
+    markers: list[Any] = []
+    node = tracking.node
+    listeners = [
+        node.create_subscription(ImageMarker, "tracker_node/annotations", outlines.append, 50),
+        node.create_subscription(MarkerArray, "tracker_node/markers", markers.append, 50),
+    ]
+    infos = node.create_publisher(CameraInfo, "camera_info", 5)
+    info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob")
+    info.k = [300.0, 0.0, 160.0, 0.0, 300.0, 120.0, 0.0, 0.0, 1.0]
+    try:
+        while not (outlines and markers):
+            infos.publish(info)
+            header = tracking.image(picture())
+            tracking.detection_of(header)
+        tracking.wait(lambda: outlines[-1].header == header)
+        points = [(p.x, p.y) for p in outlines[-1].points]
+        x1, y1, x2, y2 = box_of(tracking.detections[-1]).edges
+        np.testing.assert_allclose(points, [(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+        lines, label = markers[-1].markers
+        assert lines.header.frame_id == "camera" and label.text == "duck 1.00"
+        assert lines.points[1].x == pytest.approx((x1 - 160.0) / 300.0)
+        tracking.clear()
+        tracking.image(picture())
+        tracking.wait(lambda: outlines[-1].action == ImageMarker.REMOVE)
+        tracking.wait(lambda: markers[-1].markers[0].action == Marker.DELETEALL)
+    finally:
+        for listener in listeners:
+            node.destroy_subscription(listener)
+        node.destroy_publisher(infos)
+
+
 def test_parameters_may_change_while_it_runs(still_tracks: Any) -> None:
+    assert still_tracks.set(history_seconds=2.0, catch_up_budget_ms=100) == (True, "")
+    assert still_tracks.set(stale_selection="oldest", history_bytes=1_000_000) == (True, "")
     assert still_tracks.set(presence_lost=0.4, presence_found=0.5) == (True, "")
     assert still_tracks.set(window=1) == (True, "")  # a whole number for a real one
     for values, words in (
         ({"window": 1.5}, "window must be 0 to 1"),
+        ({"window": 0.5, "stale_selection": "guess"}, "stale_selection must be one of refuse, ol"),
+        ({"history_bytes": -1}, "history_bytes must be 0 to"),
         ({"presence_lost": 0.9}, "presence_lost = 0.9 must not be above presence_found = 0.5"),
         ({"model": "other"}, "model can only be changed before configure"),
         ({"backend": "onnxruntime"}, "backend can only be changed before configure"),
@@ -315,6 +355,7 @@ def test_parameters_may_change_while_it_runs(still_tracks: Any) -> None:
         assert not successful and words in reason
     assert still_tracks.set(model="fake", window=-1.0) == (True, "")  # no change
     assert still_tracks.set(presence_lost=-1.0, presence_found=-1.0) == (True, "")
+    assert still_tracks.set(stale_selection="refuse", history_bytes=1 << 28) == (True, "")
 
 
 def test_diagnostics_tell_rates_losses_and_times(tracking: Any) -> None:
@@ -332,3 +373,7 @@ def test_diagnostics_tell_rates_losses_and_times(tracking: Any) -> None:
     assert 0 < float(values["overhead_ms_p50"]) < 1000
     assert float(values["step_ms_p50"]) > 0
     assert float(values["memory_mb"]) > 10
+    assert int(values["history_images"]) >= 10
+    size = int(values["history_images"]) * WIDTH * HEIGHT * 3 / 1e6
+    assert float(values["history_mb"]) == pytest.approx(size, abs=0.1)
+    assert values["dropped_node"].isdigit() and values["images_replayed"].isdigit()
