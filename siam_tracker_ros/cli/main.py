@@ -56,6 +56,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.select:select",
         "Tell a running tracker_node what to follow.",
     ),
+    "follow-benchmark": Verb(
+        "siam_tracker_ros.cli.follow_benchmark:follow_benchmark",
+        "Follow a target with a simulated robot over a real ROS 2 graph; errors, plot, video.",
+    ),
     "train": Verb(
         "siam_tracker_ros.cli.train:train",
         "Train a tracker from a configuration.",

@@ -118,8 +118,7 @@ class FollowControllerNode(Node):
         if not message.results:
             self._lost = "the target is lost"
         elif not message.results[0].hypothesis.score >= least:
-            score = message.results[0].hypothesis.score
-            self._lost = f"the score {score:.2f} is below min_score = {least:g}"
+            self._lost = f"the score is below min_score = {least:g}"
         else:
             self._lost = ""
         if self._lost or message.id != self._target_id:

@@ -179,7 +179,7 @@ class TargetLocalizer(Node):
         if self._tracker_state not in ("", "tracking"):
             self._say_state("no pose", f"the tracker is {self._tracker_state}")
         elif not score >= least:
-            self._say_state("no pose", f"the score {score:.2f} is below min_score = {least:g}")
+            self._say_state("no pose", f"the score is below min_score = {least:g}")
         elif stamp == 0:
             self._refuse(LocalizationError("the images' stamps are zero: poses would be too"))
         else:
