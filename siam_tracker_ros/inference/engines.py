@@ -52,8 +52,10 @@ def choose_precision(bundle: Bundle, precision: str = "auto") -> str:
 
 
 def graph_file(bundle: Bundle, graph: str, precision: str) -> str:
-    """Return the file of a graph in a precision; a graph that has none in it runs in FP32."""
-    return bundle.precisions.get(precision, {}).get(graph, bundle.graphs[graph].file)
+    """Return the file of a graph in a precision that the bundle has."""
+    if precision == "fp32":
+        return bundle.graphs[graph].file
+    return bundle.precisions[precision][graph]
 
 
 def entry_of(bundle: Bundle, graph: str, options: BuildOptions, trt: Any, gpu: GpuInfo) -> Entry:
