@@ -222,13 +222,9 @@ class FollowController:
 
     def _wanted(self, distance: float, bearing: float) -> tuple[float, float]:
         s = self.settings
-        turn_rate = 0.0
-        if abs(bearing) > s.bearing_tolerance:
-            turn_rate = s.bearing_gain * bearing
+        turn_rate = s.bearing_gain * _beyond(bearing, s.bearing_tolerance)
         turn_rate = min(max(turn_rate, -s.max_turn_rate), s.max_turn_rate)
-        error = distance - s.distance
-        if abs(error) <= s.distance_tolerance:
-            error = 0.0
+        error = _beyond(distance - s.distance, s.distance_tolerance)
         speed = s.distance_gain * error + s.feed_forward * self._target_speed
         if abs(bearing) >= s.turn_first:
             speed = 0.0
@@ -246,6 +242,11 @@ class FollowController:
         rate = s.acceleration if abs(wanted) > abs(speed) else s.deceleration
         change = rate * passed
         return speed + min(max(wanted - speed, -change), change)
+
+
+def _beyond(error: float, tolerance: float) -> float:
+    """Return what of an error is beyond the tolerance: 0 within it, and no jump at its edge."""
+    return math.copysign(max(0.0, abs(error) - tolerance), error)
 
 
 if __name__ == "__main__":
