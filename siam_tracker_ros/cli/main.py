@@ -68,6 +68,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.export:export",
         "Make a model bundle from a checkpoint.",
     ),
+    "build": Verb(
+        "siam_tracker_ros.cli.build:build",
+        "Build a model's TensorRT engines on this machine, ahead of the node's first start.",
+    ),
     "study": Verb(
         "siam_tracker_ros.cli.study:study",
         "Train configurations under one budget, with several seeds, and compare them.",

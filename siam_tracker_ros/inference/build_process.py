@@ -10,8 +10,9 @@ says: one JSON object a line on stdout.
 * ``{"event": "done", "graphs": {"search": "built", ...}}`` or
   ``{"event": "failed", "kind": ..., "text": ...}``: the last line; ``kind`` is an exception's name
 
-The end of its stdin means that nobody waits any more (the parent cancelled, or died): it stops at
-once. What it had not stored by then is lost, and the cache is as it was.
+With ``--end-with-stdin`` the end of its stdin means that nobody waits any more (the parent
+cancelled, or died): it stops at once. What it had not stored by then is lost, and the cache is as it
+was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from siam_tracker_ros.bundle import BundleError, load_bundle
@@ -96,7 +96,7 @@ def build(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, str]:
     Raises:
         BackendError, BundleError: saying what went wrong.
     """
-    bundle = load_bundle(Path(arguments.bundle))
+    bundle = load_bundle(arguments.bundle)
     # The driver first: TensorRT 8.6 dies without one.
     gpu = find_gpu(arguments.gpu)
     trt = import_tensorrt()
@@ -130,16 +130,18 @@ def exit_when_closed(descriptor: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a process; see the module."""
     parser = argparse.ArgumentParser(prog="build_process", description="Builds a bundle's engines.")
-    parser.add_argument("--bundle", required=True, help="the bundle's folder")
+    parser.add_argument("--bundle", required=True, help="the bundle's name or path")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--cache-dir", default=None)
     parser.add_argument("--gpu", type=int, default=0)
-    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--force", action="store_true", help="build even what is there")
+    parser.add_argument("--end-with-stdin", action="store_true", help="stop when stdin is closed")
     arguments = parser.parse_args(argv)
     # TensorRT and CUDA print to stdout as they like: that goes to stderr, events go their own way.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    exit_when_closed(0)
+    if arguments.end_with_stdin:
+        exit_when_closed(0)
     os.nice(_NICENESS)
     reporter = Reporter(events, HEARTBEAT_S)
     try:

@@ -58,6 +58,7 @@ class EngineBuild:
         self._cancelled = False
         self._errors: deque[str] = deque(maxlen=_LINES_KEPT)
         arguments = [f"--bundle={bundle.path.resolve()}", f"--precision={precision}"]
+        arguments.append("--end-with-stdin")
         if cache_dir:
             arguments.append(f"--cache-dir={Path(cache_dir).expanduser().absolute()}")
         if force:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,6 +19,7 @@ from siam_tracker_ros.inference import (
     CudaError,
     EngineBuild,
     EngineError,
+    building,
     cuda,
 )
 from siam_tracker_ros.inference.engine_build import BuildOptions
@@ -119,6 +123,32 @@ def test_the_build_ends_when_its_parent_dies(tiny, start):
     build._process.stdin.close()
     until(lambda: build.done, "the end of the build")
     assert build._process.returncode == 3
+
+
+def test_ctrl_c_while_waiting_ends_the_process(tiny, start):
+    build = start(tiny(), {"steps": 1000, "step_seconds": 1.0})
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build.wait(cancelled=interrupted)
+    assert build.done
+
+
+def test_by_hand_it_runs_without_anything_on_stdin(tiny, build_child, tmp_path):
+    build_child()
+    line = [sys.executable, "-m", building.MODULE, f"--bundle={tiny().path}"]
+    done = subprocess.run(
+        [*line, f"--cache-dir={tmp_path / 'engines'}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=building._environment(),
+    )
+    events = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    assert done.returncode == 0
+    assert events[-1] == {"event": "done", "graphs": {"template": "built", "search": "built"}}
 
 
 @pytest.mark.parametrize(
