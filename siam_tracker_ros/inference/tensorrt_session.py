@@ -129,6 +129,7 @@ class TensorRTSession(BoundSession):
             raise UnusableEngineError(f"{name} cannot be loaded: {why}")
         wrong = _differences(spec, engine, trt)
         if wrong:
+            engine = None  # the exception holds this frame, and the engine must go before the GPU
             raise UnusableEngineError(f"{name} is not what bundle.yaml says: {'; '.join(wrong)}")
         execution = engine.create_execution_context()
         if execution is None:
