@@ -101,6 +101,11 @@ def export(
             f"torch against ONNX Runtime on {entry['clip']}: median IoU {entry['median_iou']:.4f}, "
             f"least {entry['min_iou']:.4f} over {entry['frames']} frames"
         )
+    for entry in parity["onnxruntime"]["fp16_trajectories"]:
+        console.print(
+            f"FP32 against FP16 on {entry['clip']}: median IoU {entry['median_iou']:.4f}, "
+            f"least {entry['min_iou']:.4f}"
+        )
     worse = failures(parity, trajectories=not untrained)
     for line in worse:
         complain.print(f"parity: {line}")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from siam_tracker_ros.bundle import Bundle, PresenceSpec, write_bundle
-from siam_tracker_ros.deployment.graphs import Graph, export_graphs
+from siam_tracker_ros.deployment.graphs import export_graphs
+from siam_tracker_ros.deployment.half import half_graph
 from siam_tracker_ros.deployment.model_card import ModelCard, licence_text, model_card
 from siam_tracker_ros.deployment.parity import Clip, measure_parity
 from siam_tracker_ros.networks.config import ConfigError
@@ -57,6 +58,8 @@ def export_bundle(
         values[key] = float(value)
     say("exporting the graphs")
     graphs = export_graphs(network)
+    halves = {key: half_graph(key, graph.data) for key, graph in graphs.items()}
+    half_files = {key: f"{key}.fp16.onnx" for key in graphs}
     card = card or ModelCard()
     facts = dict(provenance or {})
     facts.setdefault("config", network.config.to_dict())
@@ -71,7 +74,12 @@ def export_bundle(
             graphs={key: graph.spec for key, graph in graphs.items()},
             tuning=values,
             presence=presence or PresenceSpec(),
-            contents={**_graph_files(graphs), **documents},
+            contents={
+                **{graph.spec.file: graph.data for graph in graphs.values()},
+                **{half_files[key]: data for key, data in halves.items()},
+                **documents,
+            },
+            precisions={"fp16": half_files},
             provenance=facts,
         )
 
@@ -89,10 +97,6 @@ def export_bundle(
         },
     )
     return bundle, parity
-
-
-def _graph_files(graphs: Mapping[str, Graph]) -> dict[str, bytes]:
-    return {graph.spec.file: graph.data for graph in graphs.values()}
 
 
 def _plain(value: Any) -> Any:

@@ -263,7 +263,9 @@ def _parity(parity: Mapping[str, Any] | None) -> str:
         return "Not measured."
     measured = parity["onnxruntime"]
     rows = []
+    halves = {entry["clip"]: entry for entry in measured.get("fp16_trajectories", ())}
     for outputs, trajectory in zip(measured["outputs"], measured["trajectories"], strict=True):
+        half = halves.get(outputs["clip"])
         rows.append(
             {
                 "clip": outputs["clip"],
@@ -275,6 +277,7 @@ def _parity(parity: Mapping[str, Any] | None) -> str:
                 "first divergence": "none"
                 if trajectory["first_divergence"] is None
                 else f"frame {trajectory['first_divergence']}",
+                "FP16, free-running: median IoU": "-" if half is None else half["median_iou"],
             }
         )
     return f"{parity['reference']} against {measured['version']}.\n\n{_table(rows)}"

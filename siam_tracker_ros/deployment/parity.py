@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ def measure_parity(
     * outputs: both get the crops of the torch trajectory, each carries its own state; differences of every output;
     * trajectories: a ``Tracker`` on each, free-running; IoU of their boxes frame by frame.
 
+    The FP16 twins, where the bundle has them, are compared by their trajectories on ONNX Runtime, which computes some
+    of their operators in FP32: a GPU may differ from it.
+
     Args:
         network: FP32 on the CPU.
         bundle: as loaded.
@@ -57,16 +61,18 @@ def measure_parity(
     comparison = _ComparedSession(network, bundle)
     outputs = []
     trajectories = []
+    halves = []
+    half = in_precision(bundle, "fp16") if "fp16" in bundle.precisions else None
     for clip in clips:
         comparison.begin()
         reference = _boxes(Tracker(bundle, comparison, _FOLLOW_ALWAYS), clip)
         outputs.append({"clip": clip.name, **comparison.report()})
-        session = open_session(bundle, "onnxruntime", intra_op_threads=1)
-        try:
-            ours = _boxes(Tracker(bundle, session, _FOLLOW_ALWAYS), clip)
-        finally:
-            session.close()
-        trajectories.append({"clip": clip.name, **compare_trajectories(reference, ours)})
+        trajectories.append(
+            {"clip": clip.name, **compare_trajectories(reference, _free_running(bundle, clip))}
+        )
+        if half is not None:
+            boxes = _free_running(half, clip)
+            halves.append({"clip": clip.name, **compare_trajectories(reference, boxes)})
     return {
         "reference": f"torch {torch.__version__}, FP32, CPU",
         "machine": describe_machine(),
@@ -76,6 +82,7 @@ def measure_parity(
             "version": f"ONNX Runtime {onnxruntime.__version__}, CPU",
             "outputs": outputs,
             "trajectories": trajectories,
+            "fp16_trajectories": halves,
         },
         "tensorrt": None,
         "tensorrt_reason": "not measured: no TensorRT back end in this version",
@@ -103,6 +110,17 @@ def failures(parity: Mapping[str, Any], trajectories: bool = True) -> list[str]:
     return found
 
 
+def in_precision(bundle: Bundle, precision: str) -> Bundle:
+    """Return ``bundle`` with the graphs of another precision in place of its own.
+
+    Raises:
+        KeyError: if it has no such precision.
+    """
+    files = bundle.precisions[precision]
+    graphs = {key: replace(graph, file=files[key]) for key, graph in bundle.graphs.items()}
+    return replace(bundle, graphs=graphs)
+
+
 def compare_trajectories(reference: Sequence[Box], other: Sequence[Box]) -> dict[str, Any]:
     """Return frames, median and least IoU, and the first frame that diverges (None if none does)."""
     overlaps = np.array([a.iou(b) for a, b in zip(reference, other, strict=True)])
@@ -113,6 +131,14 @@ def compare_trajectories(reference: Sequence[Box], other: Sequence[Box]) -> dict
         "min_iou": round(float(overlaps.min()), 6),
         "first_divergence": int(apart[0]) if len(apart) else None,
     }
+
+
+def _free_running(bundle: Bundle, clip: Clip) -> list[Box]:
+    session = open_session(bundle, "onnxruntime", intra_op_threads=1)
+    try:
+        return _boxes(Tracker(bundle, session, _FOLLOW_ALWAYS), clip)
+    finally:
+        session.close()
 
 
 def _boxes(tracker: Tracker, clip: Clip) -> list[Box]:

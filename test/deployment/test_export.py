@@ -25,6 +25,8 @@ def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
         "bundle.yaml",
         "template.onnx",
         "search.onnx",
+        "template.fp16.onnx",
+        "search.fp16.onnx",
         "README.md",
         "LICENSE",
         "parity.json",
