@@ -118,3 +118,17 @@ def test_the_shipped_file_says_the_defaults() -> None:
     """config/tracker.yaml shows every parameter with its default, so that it can be copied."""
     shipped = yaml.safe_load((ROOT / "config" / "tracker.yaml").read_text(encoding="utf-8"))
     assert shipped["/**"]["ros__parameters"] == DEFAULTS
+
+
+def test_the_nodes_page_has_the_table() -> None:
+    """Made by: python -m siam_tracker_ros.nodes.parameters."""
+    page = (ROOT / "docs" / "tracker_node.md").read_text(encoding="utf-8")
+    assert as_markdown() in page
+
+
+def test_what_concerns_selections_reaches_them() -> None:
+    parameters = read_parameters(
+        {"selection_tolerance": 0.2, "stale_selection": "oldest", "catch_up_budget_ms": 250}
+    )
+    rules = parameters.selection_rules()
+    assert (rules.tolerance, rules.stale, rules.catch_up_budget) == (0.2, "oldest", 0.25)

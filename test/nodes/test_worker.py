@@ -18,7 +18,7 @@ from siam_tracker_ros.nodes.frames import Frame
 from siam_tracker_ros.nodes.parameters import ParameterError, TrackerParameters
 from siam_tracker_ros.nodes.selection import Selection
 from siam_tracker_ros.nodes.worker import Worker
-from siam_tracker_ros.tracking import FakeSession, fake_bundle
+from siam_tracker_ros.tracking import ColourFinder, FakeSession, fake_bundle
 
 BOX = Box(50.0, 40.0, 20.0, 20.0)
 
@@ -220,3 +220,69 @@ def test_a_failing_publish_does_not_end_the_thread(make: Any) -> None:
     while not outputs.reports and time.monotonic() < end:
         time.sleep(0.001)
     assert [r.frame.number for r in outputs.reports] == [2]
+
+
+def moving(number: int) -> Frame:
+    """A thing that moves 3 px an image."""
+    pixels = np.full((100, 400, 3), 90, np.uint8)
+    x = 20 + 3 * number
+    pixels[30:50, x : x + 20] = (200, 30, 30)
+    return Frame(number, number * 10**7, "", None, ArrayPicture(pixels), 0.0, pixels.nbytes)
+
+
+def place(number: int) -> Box:
+    return Box.from_xywh(20 + 3 * number, 30, 20, 20)
+
+
+def until(done: Callable[[], Any]) -> None:
+    end = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_late_selection_is_caught_up_while_images_come_in(make: Any) -> None:
+    worker, outputs = make(FakeSession(ColourFinder((200, 30, 30))))
+    worker.open(TrackerParameters()).result(5)
+    worker.activate().result(5)
+    for number in range(1, 61):
+        worker.frame(moving(number))
+    worker.select(Selection(place(10), 10 * 10**7)).result(5)
+    for number in range(61, 81):
+        worker.frame(moving(number))
+        time.sleep(0.002)
+    until(lambda: outputs.reports[-1].frame.number == 80)
+    assert outputs.reports[0].frame.number == 10
+    assert all(report.frame.number > 30 for report in outputs.reports[1:])
+    assert outputs.reports[-1].box.iou(place(80)) > 0.9
+
+
+def test_calls_are_answered_on_the_way_to_the_present(make: Any) -> None:
+    def slow(search: Any, size: Any) -> StepResult:
+        time.sleep(0.02)
+        return still(search, size)
+
+    worker, outputs = make(FakeSession(slow))
+    worker.open(TrackerParameters(catch_up_budget_ms=10_000.0)).result(5)
+    worker.activate().result(5)
+    for number in range(1, 200):
+        worker.frame(frame(number))
+    worker.select(Selection(BOX, 10**7)).result(5)
+    begin = time.monotonic()
+    assert worker.clear("asked for").result(5) == "target 1 is cleared: asked for"
+    assert time.monotonic() - begin < 1.0
+    worker.select(Selection(BOX, 10**7)).result(5)
+    worker.deactivate().result(5)
+    assert next(r.frame.number for r in outputs.reports if r.selected) == 1
+    assert len(worker.history) == 0
+
+
+def test_bounds_of_the_history_may_change(make: Any) -> None:
+    worker, _ = make(FakeSession(still))
+    worker.open(TrackerParameters(history_seconds=0.1)).result(5)
+    worker.activate().result(5)
+    for number in range(1, 101):
+        worker.frame(frame(number))  # 10 ms apart
+    assert len(worker.history) == 11
+    worker.set_parameters(TrackerParameters(history_seconds=0.05)).result(5)
+    assert len(worker.history) == 6
