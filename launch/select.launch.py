@@ -31,7 +31,7 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "clicked_point": ("/clicked_point", "RViz's Publish Point."),
     "namespace": ("", "Namespace of the node and of its relative topics: the tracker's."),
     "image_transport": ("raw", "raw or compressed."),
-    "rectified": ("auto", "Whether the images are rectified: true, false or auto."),
+    "image_rectified": ("false", "The images are rectified: CameraInfo's P holds, not K and D."),
     "label": ("target", "What a selection says the target is."),
     "rviz": ("false", "Start RViz with the package's config/rviz/select.rviz."),
     "frame": ("", "RViz's fixed frame: the images' frame_id; empty = as the configuration says."),
@@ -49,15 +49,18 @@ def generate_launch_description() -> LaunchDescription:
 
 def selecting(context: LaunchContext) -> list[Action]:
     simulated = is_true(value(context, "use_sim_time"))
-    settings = ("image_transport", "rectified", "label")
+    settings = {
+        "use_sim_time": simulated,
+        "image_rectified": is_true(value(context, "image_rectified")),
+        "image_transport": value(context, "image_transport"),
+        "label": value(context, "label"),
+    }
     node = Node(
         package=PACKAGE,
         executable="target_selector_node",
         name="target_selector",
         namespace=value(context, "namespace"),
-        parameters=[
-            {"use_sim_time": simulated, **{name: value(context, name) for name in settings}}
-        ],
+        parameters=[settings],
         remappings=[(name, value(context, name)) for name in (*TOPICS, "clicked_point")],
         arguments=["--ros-args", "--log-level", value(context, "log_level")],
         output="screen",

@@ -27,46 +27,33 @@ What cannot be is said on ``~/status`` and in the log, and nothing is published.
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import cv2
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped, PolygonStamped
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rclpy.time import Time
-from sensor_msgs.msg import (
-    CameraInfo,
-    CompressedImage,
-    Image,
-    PointCloud2,
-    RegionOfInterest,
-)
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from tf2_ros import Buffer, TransformException, TransformListener
 from vision_msgs.msg import Detection2D, Detection2DArray
-from visualization_msgs.msg import MarkerArray
 
-from siam_tracker_ros.geometry import Box, Picture
-from siam_tracker_ros.nodes.camera_rays import CameraInfoError, camera_from_info
+from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.frames import SECOND, stamp_text, to_nanoseconds
 from siam_tracker_ros.nodes.image_messages import picture_from_compressed, picture_from_image
 from siam_tracker_ros.nodes.image_reader import ImageReader
-from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status, to_image
+from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status
+from siam_tracker_ros.nodes.parameters import ParameterError
 from siam_tracker_ros.nodes.picking import (
     Candidate,
     Corner,
@@ -82,35 +69,12 @@ from siam_tracker_ros.nodes.picking import (
     read_candidates,
     transformed,
 )
-from siam_tracker_ros.nodes.picture_cloud import ClickError, Colour, PictureCloud
-from siam_tracker_ros.nodes.selector_messages import to_lines, to_point_cloud
+from siam_tracker_ros.nodes.picture_cloud import ClickError, Colour
+from siam_tracker_ros.nodes.picture_display import PictureDisplay, Shown
+from siam_tracker_ros.nodes.selector_settings import SelectorSettings
+from siam_tracker_ros.nodes.settings import NodeSettings
 from siam_tracker_ros.nodes.spinning import interrupted_once, spin
 from siam_tracker_ros.nodes.status import OK, WARN
-
-PARAMETERS: dict[str, tuple[Any, str]] = {
-    "image_transport": ("raw", "raw or compressed."),
-    "image_reliability": ("auto", "auto (the publisher's), reliable or best_effort."),
-    "rectified": (
-        "auto",
-        "Whether the images are rectified: true, false, or auto (true where the topic says rect).",
-    ),
-    "optical_frame": ("", "Frame of ~/cloud; empty = the image's."),
-    "rate": (10.0, "Pictures a second on ~/cloud and ~/picture, at most; above 0, up to 10."),
-    "point_size": (
-        0.1,
-        "Metres from one point of ~/cloud to the next, 0.01 at least: the size of RViz's squares.",
-    ),
-    "click_timeout": (20.0, "Seconds after which the first click is forgotten."),
-    "preview_seconds": (1.0, "Seconds for which the picture with the new box stands still."),
-    "transform_timeout": (0.5, "Seconds to wait for the transform of a click."),
-    "candidate_tolerance": (0.3, "Seconds between the picture clicked on and the boxes of it."),
-    "several_clickers": (
-        False,
-        "Accept clicks although several tools publish them: whose corners belong together then "
-        "is for the operators to see to.",
-    ),
-    "label": ("target", "What the selection says the target is."),
-}
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -118,88 +82,41 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 WHITE: Colour = (255, 255, 255)
-YELLOW: Colour = (255, 220, 0)
 GREEN: Colour = (80, 220, 80)
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """An image that a selection can be made on.
-
-    Attributes:
-        header: the image's own.
-        picture: its pixels.
-        cloud: where its pixels are on ``~/cloud``; None where that cannot be said.
-        frame_id: of the cloud.
-    """
-
-    header: Header
-    picture: Picture
-    cloud: PictureCloud | None = None
-    frame_id: str = ""
-
-    @property
-    def stamp(self) -> int:
-        """The image's stamp, nanoseconds."""
-        return to_nanoseconds(self.header.stamp)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, pixels."""
-        return (self.picture.width, self.picture.height)
 
 
 class TargetSelector(Node):
     """The node.
 
     Raises:
-        ValueError: if a parameter cannot be.
+        ParameterError: if the parameters cannot be.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__("target_selector", **options)
-        for name, (default, text) in PARAMETERS.items():
-            self.declare_parameter(name, default, ParameterDescriptor(description=text))
-        compressed = self._choice("image_transport", "raw", "compressed") == "compressed"
-        reliability = self._choice("image_reliability", "auto", "reliable", "best_effort")
-        self._period = 1.0 / self._number("rate", above=0.0, up_to=10.0)
-        self._point_size = self._number("point_size", at_least=0.01)
-        self._click_timeout = self._number("click_timeout", above=0.0)
-        self._hold = self._number("preview_seconds", at_least=0.0)
-        self._patience = self._number("transform_timeout", at_least=0.0)
-        self._tolerance = round(SECOND * self._number("candidate_tolerance", at_least=0.0))
+        self._settings = NodeSettings(self, SelectorSettings, lambda values: None)
+        values = self._settings.values
         base = self.resolve_topic_name("image")
-        rectified = self._choice("rectified", "auto", "true", "false")
-        named = re.search("(^|[/_])rect", base) is not None
-        self._rectified = named if rectified == "auto" else rectified == "true"
 
         self._lock = threading.RLock()
         self._newest: Shown | None = None
-        self._shown: Shown | None = None
-        self._info: CameraInfo | None = None
-        self._cloud: tuple[Any, PictureCloud] | None = None
         self._candidates: deque[tuple[Header, list[Candidate]]] = deque(maxlen=50)
         self._corner: Corner | None = None
         self._box: Box | None = None
-        self._lines = 0
         self._last_shown = 0.0
         self._thaw_at = 0.0
-        self._problem = ""
+        self._judging = 0
+        self._unusable = ""
         self._said: set[str] = set()
         self._state = {"state": "waiting", "verdict": "", "source": "", "stamp": "", "box": ""}
         self._word, self._level = f"no image has been received on {base}", WARN
-        self._buffer: Buffer | None = None
-        self._listener: TransformListener | None = None
 
         self._targets = self.create_publisher(
             Detection2D, "target", QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         )
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._clouds = self.create_publisher(PointCloud2, "~/cloud", newest)
-        self._pictures = self.create_publisher(Image, "~/picture", newest)
-        self._previews = self.create_publisher(MarkerArray, "~/preview", LATCHED)
         self._statuses = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
 
+        self._display = PictureDisplay(self, values.point_size, values.image_rectified)
         operator = MutuallyExclusiveCallbackGroup()  # what is pointed at, one after the other
 
         def listen(kind: type, topic: str, callback: Any, qos: Any = RELIABLE) -> None:
@@ -221,35 +138,38 @@ class TargetSelector(Node):
             qos_profile_sensor_data,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
-        self.create_subscription(
-            CameraInfo,
-            "camera_info",
-            self._on_camera_info,
-            qos_profile_sensor_data,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
         self.create_timer(
             0.05,
             self._on_timer,
             callback_group=MutuallyExclusiveCallbackGroup(),
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        topic = f"{base}/compressed" if compressed and not base.endswith("/compressed") else base
+        self._reader: ImageReader | None = None
+        self._publish_status()
+
+    def start(self) -> None:
+        """Read images until :meth:`close`."""
+        values = self._settings.values
+        topic = self.resolve_topic_name("image")
+        compressed = values.image_transport == "compressed"
+        if compressed and not topic.endswith("/compressed"):
+            topic += "/compressed"
         self._reader = ImageReader(
             self,
             CompressedImage if compressed else Image,
             topic,
-            reliability,
+            values.image_reliability,
             self._on_image,
             publishers_changed=lambda: None,
             lost=lambda count: None,
         )
-        self._publish_status()
-        self.get_logger().info(f"ready: select in RViz on {self._clouds.topic_name}")
+        self.get_logger().info(f"ready: select in RViz on {self.resolve_topic_name('~/cloud')}")
 
     def close(self) -> None:
         """Read no more images."""
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     # --- images -------------------------------------------------------------------------------
 
@@ -260,6 +180,7 @@ class TargetSelector(Node):
             else:
                 picture = picture_from_image(message)
         except ImageError as error:
+            self._unusable = str(error)
             self._say_once(f"an image cannot be used: {error}")
             return
         with self._lock:
@@ -275,109 +196,34 @@ class TargetSelector(Node):
             if self._word_is_about_waiting():
                 self._tell("live", OK, "live")
             now = time.monotonic()
-            if self._frozen(now) or now - self._last_shown < 0.9 * self._period:
+            period = 0.9 / self._settings.values.rate
+            if self._frozen(now) or now - self._last_shown < period:
                 return
-            if self._listeners() == 0:
-                return
-            self._last_shown = now
-            self._show(new)
-
-    def _listeners(self) -> int:
-        return int(self._clouds.get_subscription_count() + self._pictures.get_subscription_count())
+            if self._display.has_viewers():
+                self._last_shown = now
+                self._show(new)
 
     def _show(self, new: Shown) -> None:
-        """Publish an image on ``~/cloud`` and ``~/picture`` (with the lock held)."""
-        cloud, frame_id = None, ""
-        if self._clouds.get_subscription_count():
-            try:
-                cloud, frame_id = self._placed(new)
-                self._problem = ""
-            except CameraInfoError as error:
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    self._tell("waiting", WARN, f"nothing can be shown in RViz: {error}")
-        self._shown = Shown(new.header, new.picture, cloud, frame_id)
+        """Put an image on the displays (with the lock held)."""
+        before = self._display.problem
+        frame_id = self._settings.values.optical_frame
+        self._display.show(new.header, new.picture, frame_id)
+        problem = self._display.problem
+        if problem and problem != before:
+            self._tell("waiting", WARN, f"nothing can be shown in RViz: {problem}")
         self._draw()
-
-    def _placed(self, new: Shown) -> tuple[PictureCloud, str]:
-        """Return where the image's points are, and in which frame."""
-        info = self._info
-        if info is None:
-            topic = self.resolve_topic_name("camera_info")
-            raise CameraInfoError(f"no CameraInfo has been received on {topic}")
-        frame_id = (
-            str(self.get_parameter("optical_frame").value)
-            or new.header.frame_id
-            or info.header.frame_id
-        )
-        if not frame_id:
-            raise CameraInfoError(
-                "neither image nor camera_info has a frame_id: set the parameter optical_frame"
-            )
-        key = (
-            new.size,
-            tuple(info.k),
-            tuple(info.p),
-            tuple(info.d),
-            info.distortion_model,
-            (info.width, info.height, info.binning_x, info.binning_y),
-            (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height),
-        )
-        # NaN is unequal to itself: such a key never fits, and is refused again.
-        if self._cloud is None or self._cloud[0] != key:
-            rays = camera_from_info(info, new.size, rectified=self._rectified)
-            cloud = PictureCloud(rays, self._point_size)
-            self._cloud = (key, cloud)
-            if not cloud.complete:
-                self._say_once("what is more than 65 degrees off the axis is not shown in RViz")
-        if self._buffer is None:
-            # From now on transforms are remembered; before, nobody could click.
-            self._buffer = Buffer()
-            self._listener = TransformListener(self._buffer, self)
-        return self._cloud[1], frame_id
 
     def _draw(self) -> None:
         """Publish the shown image with all that belongs on it (with the lock held)."""
-        shown = self._shown
+        shown = self._display.shown
         if shown is None:
             return
         candidates = [(c.box, WHITE) for c in self._candidates_of(shown)[1]]
         boxes = [*candidates, *([(self._box, GREEN)] if self._box else [])]
-        corner = self._corner.pixel if self._corner else None
         try:
-            if shown.cloud is not None:
-                self._draw_cloud(shown, shown.cloud, boxes, corner)
-            if self._pictures.get_subscription_count():
-                self._pictures.publish(to_image(shown.header, drawn(shown.picture, boxes, corner)))
+            self._display.draw(boxes, self._corner.pixel if self._corner else None)
         except ImageError as error:
             self._say_once(f"an image cannot be used: {error}")
-
-    def _draw_cloud(
-        self,
-        shown: Shown,
-        cloud: PictureCloud,
-        boxes: Sequence[tuple[Box, Colour]],
-        corner: Pixel | None,
-    ) -> None:
-        points = cloud.points(shown.picture)
-        for box, colour in boxes:
-            cloud.draw_box(points, box, colour)
-        if corner is not None:
-            cloud.draw_cross(points, corner, YELLOW)
-        header = Header(stamp=shown.header.stamp, frame_id=shown.frame_id)
-        self._clouds.publish(to_point_cloud(header, points))
-        lines = [(cloud.outline(box), colour) for box, colour in boxes]
-        if corner is not None:
-            (x, y), arm = corner, 6 * cloud.pixels_per_point
-            bars = (Box(x, y, 2 * arm, 0.0), Box(x, y, 0.0, 2 * arm))
-            lines += [(cloud.outline(bar), YELLOW) for bar in bars]
-        if lines or self._lines:
-            self._previews.publish(to_lines(header, lines, cloud.point_size))
-        self._lines = len(lines)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        with self._lock:
-            self._info = message
 
     def _on_candidates(self, message: Detection2DArray) -> None:
         if to_nanoseconds(message.header.stamp) == 0:
@@ -389,7 +235,7 @@ class TargetSelector(Node):
     def _candidates_of(self, shown: Shown) -> tuple[Header, list[Candidate]]:
         """Return a detector's boxes of the image nearest to a shown one, with their header."""
         best: tuple[Header, list[Candidate]] = (shown.header, [])
-        distance = self._tolerance + 1
+        distance = round(SECOND * self._settings.values.candidate_tolerance) + 1
         for header, candidates in self._candidates:
             apart = abs(to_nanoseconds(header.stamp) - shown.stamp)
             known = header.frame_id in ("", shown.header.frame_id)
@@ -401,26 +247,26 @@ class TargetSelector(Node):
 
     def _on_click(self, message: PointStamped) -> None:
         source = self._click_topic
-        with self._lock:
-            shown = self._shown
-            newest = self._newest
-        try:
-            if newest is None:
-                raise PickError(f"no image has been received on {self.resolve_topic_name('image')}")
-            if shown is None or shown.cloud is None:
-                why = self._problem or "show ~/cloud in RViz and click on that"
-                raise PickError(f"no picture is shown in RViz: {why}")
-            self._check_clickers(source)
-            point = (message.point.x, message.point.y, message.point.z)
-            frame_id = message.header.frame_id
-            if not frame_id:
-                raise PickError("the click has no frame_id")
-            if frame_id != shown.frame_id:
-                point = transformed(point, self._transform(shown, frame_id))
-            pixel = shown.cloud.pixel_of(point)
-            self._clicked(source, shown, pixel, whole=False)
-        except (PickError, ClickError) as error:
-            self._refuse(source, str(error))
+        with self._standing_still():
+            shown, newest = self._display.shown, self._newest
+            try:
+                if newest is None:
+                    raise PickError(self._no_image())
+                if shown is None or shown.cloud is None:
+                    why = self._display.problem or "show ~/cloud in RViz and click on that"
+                    raise PickError(f"no picture is shown in RViz: {why}")
+                self._check_clickers(source)
+                point = (message.point.x, message.point.y, message.point.z)
+                frame_id = message.header.frame_id
+                if not frame_id:
+                    raise PickError("the click has no frame_id")
+                if frame_id != shown.frame_id:
+                    patience = self._settings.values.transform_timeout
+                    point = transformed(point, self._display.transform(shown, frame_id, patience))
+                pixel = shown.cloud.pixel_of(point)
+                self._clicked(source, shown, pixel, whole=False)
+            except (PickError, ClickError) as error:
+                self._refuse(source, str(error))
 
     def _on_mouse(self, message: Point) -> None:
         # Those images do not stand still: the box belongs to the newest at the second click.
@@ -430,20 +276,29 @@ class TargetSelector(Node):
         self._mouse(self._picture_mouse, message, live=False)
 
     def _mouse(self, source: str, message: Point, live: bool) -> None:
+        with self._standing_still():
+            shown = self._newest if live else self._display.shown
+            try:
+                if shown is None:
+                    raise PickError(
+                        self._no_image() if self._newest is None else "no picture is shown"
+                    )
+                self._check_clickers(source)
+                check_pixel((message.x, message.y), shown.size)
+                self._clicked(source, shown, (message.x, message.y), whole=True)
+            except PickError as error:
+                self._refuse(source, str(error))
+
+    @contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """Let no other picture be shown while it is judged what was clicked on this one."""
         with self._lock:
-            shown = self._newest if live else self._shown
+            self._judging += 1
         try:
-            if shown is None:
-                raise PickError(
-                    f"no image has been received on {self.resolve_topic_name('image')}"
-                    if live or self._newest is None
-                    else "no picture is shown"
-                )
-            self._check_clickers(source)
-            check_pixel((message.x, message.y), shown.size)
-            self._clicked(source, shown, (message.x, message.y), whole=True)
-        except PickError as error:
-            self._refuse(source, str(error))
+            yield
+        finally:
+            with self._lock:
+                self._judging -= 1
 
     def _on_polygon(self, message: PolygonStamped) -> None:
         source = self.resolve_topic_name("polygon")
@@ -468,12 +323,18 @@ class TargetSelector(Node):
         except PickError as error:
             self._refuse(source, str(error))
 
+    def _no_image(self) -> str:
+        topic = self.resolve_topic_name("image")
+        if self._unusable:
+            return f"no image of {topic} can be used: {self._unusable}"
+        return f"no image has been received on {topic}"
+
     def _for_a_box(self, frame_id: str) -> Shown:
         """Return the newest image, for a box that comes whole."""
         with self._lock:
             newest, corner = self._newest, self._corner
         if newest is None:
-            raise PickError(f"no image has been received on {self.resolve_topic_name('image')}")
+            raise PickError(self._no_image())
         if corner is not None:
             raise PickError(self._busy(corner))
         if frame_id not in ("", newest.header.frame_id):
@@ -517,7 +378,7 @@ class TargetSelector(Node):
                 raise
 
     def _busy(self, corner: Corner) -> str:
-        left = self._click_timeout - (time.monotonic() - corner.since)
+        left = self._settings.values.click_timeout - (time.monotonic() - corner.since)
         return (
             f"somebody is drawing a box on {corner.source}: wait {max(left, 0.0):.0f} s, "
             f"or call {self.resolve_service_name('~/cancel')}"
@@ -529,7 +390,7 @@ class TargetSelector(Node):
         Raises:
             PickError: if two corners may be two operators'.
         """
-        if self.get_parameter("several_clickers").value:
+        if self._settings.values.several_clickers:
             return
         infos = self.get_publishers_info_by_topic(source)
         if len(infos) > 1:
@@ -558,35 +419,14 @@ class TargetSelector(Node):
                 f"{self._targets.topic_name} too: {', '.join(both)}. Stop one of the two"
             )
 
-    def _transform(self, shown: Shown, frame_id: str) -> Any:
-        """Return the transform from a click's frame to the cloud's when the image was taken.
-
-        Raises:
-            PickError: if there is none in time.
-        """
-        assert self._buffer is not None
-        when = Time(nanoseconds=shown.stamp, clock_type=ClockType.ROS_TIME)
-        end = time.monotonic() + self._patience
-        while True:
-            try:
-                found = self._buffer.lookup_transform(shown.frame_id, frame_id, when)
-                return found.transform
-            except TransformException as error:
-                if time.monotonic() >= end or not self.context.ok():
-                    raise PickError(
-                        f"the click is in frame {frame_id!r}, the picture in {shown.frame_id!r}, and "
-                        f"at {stamp_text(shown.stamp)} nothing leads from one to the other: {error}"
-                    ) from error
-            time.sleep(0.02)
-
     def _select(self, source: str, header: Header, box: Box, label: str = "", id: str = "") -> None:
         """Publish a selection."""
         self._check_selectors()
-        label = label or str(self.get_parameter("label").value)
+        label = label or self._settings.values.label
         self._targets.publish(to_detection(header, id, label, box, 1.0))
         with self._lock:
             self._box = box
-            self._thaw_at = time.monotonic() + self._hold
+            self._thaw_at = time.monotonic() + self._settings.values.preview_seconds
             x, y, w, h = box.xywh
             text = f"{x:.1f},{y:.1f},{w:.1f},{h:.1f}"
             stamp = stamp_text(to_nanoseconds(header.stamp))
@@ -615,8 +455,10 @@ class TargetSelector(Node):
         with self._lock:
             now = time.monotonic()
             corner = self._corner
-            if corner is not None and now - corner.since > self._click_timeout:
-                self._forget(f"no second click within {self._click_timeout:g} s: forgotten")
+            if corner is not None and now - corner.since > self._settings.values.click_timeout:
+                self._forget(
+                    f"no second click within {self._settings.values.click_timeout:g} s: forgotten"
+                )
             if self._box is not None and self._corner is None and now > self._thaw_at:
                 self._box = None
                 if self._state["state"] == "selected":
@@ -626,14 +468,14 @@ class TargetSelector(Node):
     def _frozen(self, now: float) -> bool:
         corner = self._corner
         still = corner is not None and corner.source != self._mouse_topic
-        return still or (self._box is not None and now < self._thaw_at)
+        return self._judging > 0 or still or (self._box is not None and now < self._thaw_at)
 
     def _forget(self, why: str, shown_too: bool = False) -> None:
         """Forget what was begun (with the lock held)."""
         begun = self._corner is not None
         self._corner, self._box = None, None
         if shown_too:
-            self._shown = None
+            self._display.forget()
             self._candidates.clear()
         if begun:
             self._draw()
@@ -656,7 +498,7 @@ class TargetSelector(Node):
             )
 
     def _word_is_about_waiting(self) -> bool:
-        return self._state["state"] == "waiting" and not self._problem
+        return self._state["state"] == "waiting" and not self._display.problem
 
     def _tell(self, state: str, level: int, word: str, **changes: str) -> None:
         """Log and publish what is the case now."""
@@ -681,36 +523,6 @@ class TargetSelector(Node):
         name = self.get_fully_qualified_name().lstrip("/")
         self._statuses.publish(to_diagnostic_status(self._level, name, self._word, "", self._state))
 
-    # --- parameters ---------------------------------------------------------------------------
-
-    def _choice(self, name: str, *allowed: str) -> str:
-        value = self.get_parameter(name).value
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if text not in allowed:
-            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {text!r}")
-        return text
-
-    def _number(
-        self,
-        name: str,
-        above: float = float("-inf"),
-        at_least: float = float("-inf"),
-        up_to: float = float("inf"),
-    ) -> float:
-        value = float(self.get_parameter(name).value)
-        if not (above < value <= up_to and value >= at_least):
-            limits = [
-                text
-                for text, limit in (
-                    (f"above {above:g}", above),
-                    (f"at least {at_least:g}", at_least),
-                    (f"at most {up_to:g}", up_to),
-                )
-                if abs(limit) != float("inf")
-            ]
-            raise ValueError(f"{name} must be {' and '.join(limits)}, got {value:g}")
-        return value
-
 
 def node_names(infos: Sequence[Any]) -> list[str]:
     """Return the full names of the nodes behind topic endpoints, where they are known already."""
@@ -721,40 +533,27 @@ def node_names(infos: Sequence[Any]) -> list[str]:
     ]
 
 
-def drawn(
-    picture: Picture, boxes: Sequence[tuple[Box, Colour]], corner: Pixel | None
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return ``uint8 [H,W,3]`` BGR of a picture with boxes and a cross through a corner."""
-    rgb = picture.rgb_region(0, 0, picture.width, picture.height)
-    canvas = np.array(rgb[..., ::-1], dtype=np.uint8, order="C")
-    thick = max(1, round(picture.height / 360))
-    for box, (r, g, b) in boxes:
-        x1, y1, x2, y2 = (round(v) for v in box.edges)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), (b, g, r), thick)
-    if corner is not None:
-        x, y = round(corner[0]), round(corner[1])
-        r, g, b = YELLOW
-        cv2.line(canvas, (x, 0), (x, picture.height), (b, g, r), 1)
-        cv2.line(canvas, (0, y), (picture.width, y), (b, g, r), 1)
-    return canvas
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     with interrupted_once():
         rclpy.init(args=args)
+        node = None
         try:
             node = TargetSelector()
-        except ValueError as error:
-            print(f"target_selector_node: {error}", file=sys.stderr)
-            rclpy.try_shutdown()
-            return 2
-        try:
+            node.start()
             spin(node, threads=4)
+        except ParameterError as error:
+            print(f"target_selector_node: {error}", file=sys.stderr)
+            return 2
         finally:
-            node.close()
-            node.destroy_node()
+            if node is not None:
+                node.close()
+                node.destroy_node()
             rclpy.try_shutdown()
+            # An interrupt while the reader was being made leaves its thread: it sees the shutdown.
+            for thread in threading.enumerate():
+                if thread.name == "images":
+                    thread.join(5.0)
     return 0
 
 
