@@ -28,7 +28,7 @@ STEP = 0.02
 """Seconds of the walk's integration."""
 
 FIRST_HIDING, HIDING_PERIOD = 15.0, 25.0
-HIDINGS = (1.0, 2.0, 3.0)
+HIDINGS = (0.5, 1.0, 2.0)
 """Seconds for which the wall rests before the target, in turn; coming and going take MOVING each."""
 
 MOVING = 1.5
@@ -213,7 +213,7 @@ def _walk(random: np.random.Generator, duration: float) -> npt.NDArray[np.float6
     a, b, c = random.uniform(0.0, 2 * math.pi, 3)
     speed = np.clip(0.28 + 0.27 * np.sin(2 * math.pi * t / 19 + a), 0.0, 0.5)
     speed *= np.clip(t / 3, 0.0, 1.0)
-    turn = 0.14 * np.sin(2 * math.pi * t / 31 + b) + 0.10 * np.sin(2 * math.pi * t / 47 + c)
+    turn = 0.09 * np.sin(2 * math.pi * t / 31 + b) + 0.07 * np.sin(2 * math.pi * t / 47 + c)
     yaw = np.cumsum(turn) * STEP
     steps = np.stack([speed * np.cos(yaw), speed * np.sin(yaw)], axis=1) * STEP
     return np.cumsum(steps, axis=0)
