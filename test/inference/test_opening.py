@@ -6,6 +6,7 @@ import builtins
 import gc
 import os
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,25 @@ def test_a_graph_changed_after_loading_is_refused(tiny, parts):
     path.write_bytes(parts["search"](memory=True))
     with pytest.raises(BundleError, match=r"search\.onnx: changed since the bundle was loaded"):
         open_session(bundle)
+
+
+def test_the_memory_that_states_are_in_lives_as_long_as_the_session(tiny, monkeypatch):
+    """ONNX Runtime's bindings do not keep arrays alive: a freed one would be somebody else's."""
+    from siam_tracker_ros.inference import onnx_session
+
+    made, real = [], onnx_session._zeros
+
+    def zeros(tensor):
+        array = real(tensor)
+        made.append((tensor.name, weakref.ref(array)))
+        return array
+
+    monkeypatch.setattr(onnx_session, "_zeros", zeros)
+    session = open_session(tiny(), "onnxruntime", intra_op_threads=1)
+    gc.collect()
+    assert sum(name.startswith("state.") for name, _ in made) == 2 + 3 * 2  # constants, carried
+    assert not [name for name, array in made if array() is None]
+    session.close()
 
 
 def resident_bytes():
