@@ -123,7 +123,7 @@ class _Run:
         self._session = session
         self._binding = session.io_binding()
         self._rebind = host if rebind else {}
-        # A binding keeps no reference to the arrays behind its values: their memory would be freed.
+        # Older ones (1.16) keep no reference to the arrays behind a binding: they would be freed.
         self._values = (host, states, outputs)
         for tensor in spec.inputs:
             value = host[tensor.name] if tensor.name in host else states[tensor.name]

@@ -159,7 +159,7 @@ def test_a_graph_changed_after_loading_is_refused(tiny, parts):
 
 
 def test_the_memory_that_states_are_in_lives_as_long_as_the_session(tiny, monkeypatch):
-    """ONNX Runtime's bindings do not keep arrays alive: a freed one would be somebody else's."""
+    """Bindings of ONNX Runtime 1.16 do not keep arrays alive: a freed one is somebody else's."""
     from siam_tracker_ros.inference import onnx_session
 
     made, real = [], onnx_session._zeros
