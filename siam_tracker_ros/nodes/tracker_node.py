@@ -469,7 +469,8 @@ class TrackerNode(SafeLifecycleNode):
                 values,
             )
         ]
-        self._diagnostics_publisher.publish(array)
+        if not self._silent:
+            self._diagnostics_publisher.publish(array)
 
     def _look_at_transport(self, figures: Figures) -> None:
         """Say when images do not arrive or are lost, what that may come from and what helps."""
