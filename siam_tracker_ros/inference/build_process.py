@@ -44,7 +44,7 @@ class Reporter:
 
     def __init__(self, stream: IO[str], heartbeat_s: float) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._began = time.monotonic()
         self._graph: str | None = None
         self._phase: str = ""
@@ -59,10 +59,11 @@ class Reporter:
 
     def progress(self, graph: str, phase: str, fraction: float | None) -> None:
         """Report how far a build is."""
-        if graph != self._graph:
-            self._began = time.monotonic()
-        self._graph, self._phase, self._fraction = graph, phase, fraction
-        self._write_progress()
+        with self._lock:
+            if graph != self._graph:
+                self._began = time.monotonic()
+            self._graph, self._phase, self._fraction = graph, phase, fraction
+            self._write_progress()
 
     def end(self, event: dict[str, Any]) -> None:
         """Report how it ended; nothing follows."""
@@ -71,8 +72,10 @@ class Reporter:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):
-            if self._graph is not None:
-                self._write_progress()
+            # Under the lock, so that what is repeated is not older than what was written last.
+            with self._lock:
+                if self._graph is not None:
+                    self._write_progress()
 
     def _write_progress(self) -> None:
         event = {
