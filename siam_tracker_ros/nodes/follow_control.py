@@ -150,6 +150,9 @@ class Command:
 SPEED_MEMORY = 0.6
 """Time constant of the estimate of the target's own speed, seconds."""
 
+REST = 0.01
+"""A lower speed is not worth driving, m/s: it is what is left of the estimate."""
+
 GAP = 0.7
 """After a longer time without a target its speed is taken to be unknown, seconds."""
 
@@ -232,6 +235,8 @@ class FollowController:
             speed *= max(0.0, math.cos(bearing * math.pi / 2 / s.turn_first))
         if distance <= s.minimum_distance:
             speed = min(speed, 0.0)
+        if abs(speed) < REST:
+            speed = 0.0
         return min(max(speed, -s.max_reverse_speed), s.max_speed), turn_rate
 
     def _ramped(self, speed: float, wanted: float, passed: float) -> float:
