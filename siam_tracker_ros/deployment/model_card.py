@@ -274,6 +274,7 @@ def _parity(parity: Mapping[str, Any] | None) -> str:
                 "of score": outputs["max_difference"]["result.score"],
                 "free-running: median IoU": trajectory["median_iou"],
                 "least IoU": trajectory["min_iou"],
+                "the network's own noise": trajectory.get("noise", {}).get("median_iou", "-"),
                 "first divergence": "none"
                 if trajectory["first_divergence"] is None
                 else f"frame {trajectory['first_divergence']}",

@@ -85,7 +85,7 @@ def decide(
         value = fade * value
     hann = hann_window(cells).to(score.device)
     fused = (1 - window) * value.flatten() + window * hann.flatten()
-    best = torch.argmax(fused).reshape(1)
+    best = torch.argmax(fused[None], dim=1)  # of two dimensions: TensorRT wants no fewer
     row, column = best // cells, torch.remainder(best, cells)
     centers = grid.centers().to(score.device)
     return Decision(

@@ -109,7 +109,7 @@ def repress_aberrance(heat: Tensor, state: ArmState, config: ResponseArmConfig) 
         norm = torch.sqrt(heatmaps.square().sum(-1) * now.square().sum(-1))
         losses = 1 - (heatmaps * now).sum(-1) / norm
     losses = torch.where(values > 0, losses, torch.full_like(losses, _NEVER))
-    chosen = torch.argmin(losses).reshape(1)
+    chosen = torch.argmin(losses[None], dim=1)  # of two dimensions: TensorRT wants no fewer
     aberrant = (chosen != 0).reshape(1, 1)
     heatmap = heatmaps[chosen].view(cells, cells)
     label = labels[chosen].view(cells, cells)

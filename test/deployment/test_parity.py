@@ -111,7 +111,20 @@ def test_report_of_nonsense_fails():
     parity = {
         "onnxruntime": {
             "outputs": [{"clip": "a", "median_difference": {"result.box": nan}}],
-            "trajectories": [{"clip": "a", "median_iou": nan}],
+            "trajectories": [{"clip": "a", "median_iou": nan, "noise": {"median_iou": 1.0}}],
         }
     }
     assert len(failures(parity)) == 2
+
+
+def test_a_trajectory_may_differ_by_what_noise_does_to_the_network_itself():
+    def report(median, noise):
+        entry = {"clip": "a", "median_iou": median, "noise": {"median_iou": noise}}
+        return {"onnxruntime": {"outputs": [], "trajectories": [entry]}}
+
+    assert failures(report(0.991, 0.999)) == []
+    assert failures(report(0.97, 0.98)) == []
+    assert failures(report(0.97, 0.999)) == [
+        "a: median IoU of the trajectories is 0.9700 (the network's own noise: 0.9990)"
+    ]
+    assert failures(report(0.9, 0.98))
