@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from siam_tracker_ros.nodes.parameters import as_markdown
-
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_parameter_table_is_the_nodes_own():
-    assert as_markdown().strip() in TEXT
 
 
 def test_every_verb_it_names_exists():
