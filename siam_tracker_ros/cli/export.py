@@ -41,6 +41,7 @@ def export(
         list[Path] | None,
         typer.Option(help="Sequence to measure parity on (NAME.mp4 with NAME.txt, or OTB folder)"),
     ] = None,
+    half: Annotated[bool, typer.Option(help="Also write FP16 twins of the graphs")] = True,
     threads: Annotated[int, typer.Option(help="Threads of torch", min=1)] = 1,
 ) -> None:
     """Write OUT/NAME: graphs, bundle.yaml, parity.json, model card and licence.
@@ -81,6 +82,7 @@ def export(
             tuning=values,
             presence=None if checkpoint is None else read_presence(checkpoint),
             clips=_clips(clip or []),
+            half=half,
             say=lambda line: console.print(line),
         )
     except (

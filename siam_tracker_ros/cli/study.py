@@ -142,7 +142,9 @@ def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: boo
         torch.manual_seed(values.run.seed)
         network = make_network(values.network, backbone_weights(values)).eval()
     clip = synthetic_sequence(320, 240, PARITY_FRAMES)
-    export_bundle(network, folder, name=name, provenance={"config": made_by}, clips=[clip])
+    export_bundle(
+        network, folder, name=name, provenance={"config": made_by}, clips=[clip], half=False
+    )
     return folder
 
 

@@ -28,6 +28,7 @@ def export_bundle(
     tuning: Mapping[str, float] | None = None,
     presence: PresenceSpec | None = None,
     clips: Sequence[Clip] = (),
+    half: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Export ``network`` and write its bundle; a bundle that was in ``folder`` stays if anything fails.
@@ -41,6 +42,7 @@ def export_bundle(
         tuning: changes to the network's ``default_tuning``.
         presence: the presence model; the bare score without.
         clips: what parity is measured on; a rendered clip without.
+        half: also write the graphs' FP16 twins.
         say: called with a line for each step.
 
     Returns:
@@ -58,8 +60,9 @@ def export_bundle(
         values[key] = float(value)
     say("exporting the graphs")
     graphs = export_graphs(network)
-    halves = {key: half_graph(key, graph.data) for key, graph in graphs.items()}
-    half_files = {key: f"{key}.fp16.onnx" for key in graphs}
+    twins = graphs if half else {}
+    halves = {key: half_graph(key, graph.data) for key, graph in twins.items()}
+    half_files = {key: f"{key}.fp16.onnx" for key in twins}
     card = card or ModelCard()
     facts = dict(provenance or {})
     facts.setdefault("config", network.config.to_dict())
@@ -79,7 +82,7 @@ def export_bundle(
                 **{half_files[key]: data for key, data in halves.items()},
                 **documents,
             },
-            precisions={"fp16": half_files},
+            precisions={"fp16": half_files} if half else {},
             provenance=facts,
         )
 
