@@ -188,7 +188,9 @@ def test_without_ros_it_says_how_to_get_it(
 
 def test_a_process_and_its_children_are_ended(tmp_path: Path):
     code = (
-        "import subprocess, sys, time\n"
+        "import signal, subprocess, sys, time\n"
+        # A run that was itself started in the background may have left SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print('child', child.pid, flush=True)\n"
         "time.sleep(60)\n"

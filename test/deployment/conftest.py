@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from siam_tracker_ros.deployment.graphs import Graph, export_graphs
 from siam_tracker_ros.deployment.model_card import ModelCard
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import CropSpec
+from siam_tracker_ros.networks.build import make_network as build_network
 from siam_tracker_ros.networks.config import (
     DenseHeadConfig,
     NeckConfig,
@@ -22,6 +24,9 @@ from siam_tracker_ros.networks.config import (
     SVCCorrConfig,
 )
 from siam_tracker_ros.networks.siam_stm import SiamSTM
+from siam_tracker_ros.training.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 SMALL = NetworkConfig(
     crop=CropSpec(65, 129),
@@ -151,3 +156,27 @@ def small_bundle(small_export) -> Bundle:
 @pytest.fixture
 def bundle_folder(small_bundle: Bundle) -> Path:
     return small_bundle.path
+
+
+@pytest.fixture(scope="session")
+def light_tracker():
+    """Function: tracker -> the network of its light configuration, and its graphs; made once.
+
+    Untrained, with weights that make different places look different.
+    """
+
+    @functools.cache
+    def make(tracker: str):
+        torch.manual_seed(3)
+        config = load_config(CONFIGS / f"{tracker}_mobilenetv2.yaml")
+        network = build_network(config.network).eval()
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for name, buffer in network.named_buffers():
+                if name.endswith("running_mean"):
+                    buffer.normal_(0, 0.1, generator=generator)
+                elif name.endswith("running_var"):
+                    buffer.uniform_(0.5, 1.5, generator=generator)
+        return network, export_graphs(network)
+
+    return make

@@ -13,40 +13,25 @@ import pytest
 import torch
 
 from siam_tracker_ros.bundle import Bundle, Memory, PresenceSpec, write_bundle
-from siam_tracker_ros.deployment.graphs import export_graphs
 from siam_tracker_ros.deployment.torch_session import TorchSession
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import ArrayPicture, Box
 from siam_tracker_ros.inference import open_session
-from siam_tracker_ros.networks.build import TRACKERS, make_network
+from siam_tracker_ros.networks.build import TRACKERS
 from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 from siam_tracker_ros.tracking import Tracker, TrackerSettings
-from siam_tracker_ros.training.config import load_config
 
-CONFIGS = Path(__file__).parents[2] / "config" / "training"
 FOLLOW_ALWAYS = TrackerSettings(found=0.0, lost=0.0)
 
 
 @pytest.fixture(scope="module", params=list(TRACKERS))
-def network(request: Any) -> Iterator[TrackerNetwork]:
-    """The light configuration, untrained, with weights that make different places look different."""
-    config = load_config(CONFIGS / f"{request.param}_mobilenetv2.yaml")
-    torch.manual_seed(3)
-    network = make_network(config.network).eval()
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.1, generator=generator)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5, generator=generator)
-    yield network
-    gc.collect()
+def network(request: Any, light_tracker: Any) -> TrackerNetwork:
+    return light_tracker(request.param)[0]
 
 
 @pytest.fixture(scope="module")
-def bundle(network: TrackerNetwork, tmp_path_factory: Any) -> Bundle:
-    graphs = export_graphs(network)
+def bundle(network: TrackerNetwork, light_tracker: Any, tmp_path_factory: Any) -> Bundle:
+    graphs = light_tracker(network.config.tracker)[1]
     name = network.config.tracker
     return write_bundle(
         tmp_path_factory.mktemp("models") / name,

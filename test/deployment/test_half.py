@@ -24,12 +24,10 @@ CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 
 @pytest.fixture(scope="module", params=list(TRACKERS))
-def made(request):
+def made(request, light_tracker):
     """A light network, its graphs, and their twins."""
-    torch.manual_seed(2)
-    config = load_config(CONFIGS / f"{request.param}_mobilenetv2.yaml")
-    network = make_network(config.network).eval()
-    graphs = {name: graph.data for name, graph in export_graphs(network).items()}
+    network, exported = light_tracker(request.param)
+    graphs = {name: graph.data for name, graph in exported.items()}
     return network, graphs, {name: half_graph(name, data) for name, data in graphs.items()}
 
 

@@ -510,6 +510,7 @@ def test_missing_tf_is_named_and_a_set_back_clock_too(
 # --- the chain ---
 
 
+@pytest.mark.once
 def test_a_short_run_of_the_benchmark_keeps_its_bounds(
     start: Any, colour_bundle: Path, tmp_path: Path
 ) -> None:
@@ -527,6 +528,7 @@ def test_a_short_run_of_the_benchmark_keeps_its_bounds(
         assert (out / name).stat().st_size > 10_000
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "victim", ["tracker_node", "target_localizer_node", "follow_controller_node"]
 )

@@ -11,7 +11,7 @@ import pytest
 
 from siam_tracker_ros.geometry import iou_xywh
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.once]
 
 MODELS = sorted(p.parent.name for p in Path(__file__).parents[2].glob("models/*/bundle.yaml"))
 
