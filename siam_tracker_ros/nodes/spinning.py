@@ -19,8 +19,9 @@ def interrupted_once() -> Iterator[None]:
 
     A terminal interrupts a launch with all its processes, and launch then interrupts each of them
     again: the second must not break into the clean-up that the first one began, nor end the process
-    by a signal when Python has already put its handlers away. Wrap everything from ``rclpy.init`` on
-    in it.
+    by a signal when Python has already put its handlers away; nor a single one that comes when the
+    node has just ended by itself. Wrap everything from ``rclpy.init`` on in it, in a process of its
+    own.
     """
     seen = False
 
@@ -35,8 +36,13 @@ def interrupted_once() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         pass
+    except Exception:
+        # Where the interrupt hit inside rclpy's C++ it comes out as an error of pybind11's.
+        if not seen:
+            raise
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN if seen else signal.default_int_handler)
+        # Nothing is left to interrupt but the interpreter's own end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def spin(node: Node, threads: int) -> None:
