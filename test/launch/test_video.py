@@ -208,8 +208,8 @@ def test_the_camera_is_killed_and_started_again(idle: Any, tracker: Any, start: 
             "nobody subscribed to /image",
         ),
         (
-            ["lockstep:=true", "start_timeout:=3.0", "offer_period:=0.2", "scene.frames:=3"],
-            "no detection for the first picture came back within 3 s",
+            ["lockstep:=true", "start_timeout:=8.0", "offer_period:=0.2", "scene.frames:=3"],
+            "no detection for the first picture came back within 8 s",
         ),
     ],
     ids=["no file", "transport", "no box", "no subscribers", "no target"],
