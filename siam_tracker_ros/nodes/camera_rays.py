@@ -6,7 +6,6 @@ pixel-centre coordinates (the middle of the first pixel is (0, 0)), as in Camera
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cv2
@@ -99,6 +98,8 @@ class CameraRays:
         focal = np.array([self.matrix[0, 0], self.matrix[1, 1]])
         centre = self.matrix[:2, 2]
         rays = (pixels - centre) / focal
+        if not self.distortion.size:
+            return rays
         if self._fisheye:
             radius = np.linalg.norm(rays, axis=1, keepdims=True)
             scale = np.tan(np.minimum(radius, 1.4)) / np.maximum(radius, 1e-9)
@@ -129,36 +130,47 @@ class CameraRays:
         return self.project(np.column_stack([rays, np.ones(len(rays))]))
 
 
-def camera_from_info(info: Any, size: tuple[int, int], *, rectified: bool) -> CameraRays:
-    """Return the rays of the images that a sensor_msgs/CameraInfo is sent for.
+def calibrated_camera(info: Any, *, rectified: bool) -> CameraRays:
+    """Return the rays of the images that a sensor_msgs/CameraInfo is of.
 
     Args:
         info: the message; its region of interest and binning are taken into account.
-        size: width and height of the images, pixels.
         rectified: whether the images are rectified: then ``p`` counts and the lens does not.
 
     Raises:
-        CameraInfoError: not calibrated, of images of another size, a lens that is not known.
+        CameraInfoError: no size, not calibrated, a lens that is not known.
     """
     matrix = np.array(info.p if rectified else info.k, dtype=np.float64)
     matrix = matrix.reshape(3, 4)[:, :3].copy() if rectified else matrix.reshape(3, 3).copy()
     roi = info.roi
     whole = (int(info.width), int(info.height))
-    if min(whole) <= 0 and not matrix.any():
-        raise CameraInfoError("camera_info is all zero: the camera is not calibrated")
+    if min(whole) <= 0:
+        if not matrix.any():
+            raise CameraInfoError("camera_info is all zero: the camera is not calibrated")
+        raise CameraInfoError(f"camera_info has no size ({whole[0]} x {whole[1]})")
     cut = (int(roi.width), int(roi.height))
     seen = cut if min(cut) > 0 else whole
     binning = (max(int(info.binning_x), 1), max(int(info.binning_y), 1))
-    expected = tuple(math.floor(n / b) for n, b in zip(seen, binning, strict=True))
-    if expected != size:
-        raise CameraInfoError(
-            f"camera_info is for {expected[0]} x {expected[1]} pixels, the images have "
-            f"{size[0]} x {size[1]}"
-        )
     if min(cut) > 0:
         matrix[0, 2] -= roi.x_offset
         matrix[1, 2] -= roi.y_offset
     matrix[0] /= binning[0]
     matrix[1] /= binning[1]
     lens = np.zeros(0) if rectified else np.array(info.d, dtype=np.float64)
-    return CameraRays(matrix, lens, "" if rectified else str(info.distortion_model), size)
+    model = "" if rectified else str(info.distortion_model)
+    return CameraRays(matrix, lens, model, (seen[0] // binning[0], seen[1] // binning[1]))
+
+
+def camera_from_info(info: Any, size: tuple[int, int], *, rectified: bool) -> CameraRays:
+    """Return :func:`calibrated_camera` for images of ``size`` (width, height).
+
+    Raises:
+        CameraInfoError: also if the message is of images of another size.
+    """
+    camera = calibrated_camera(info, rectified=rectified)
+    if camera.size != size:
+        raise CameraInfoError(
+            f"camera_info is for {camera.size[0]} x {camera.size[1]} pixels, the images have "
+            f"{size[0]} x {size[1]}"
+        )
+    return camera

@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from siam_tracker_ros.geometry import Box
+from siam_tracker_ros.nodes.camera_rays import CameraInfoError, CameraRays, calibrated_camera
 from siam_tracker_ros.nodes.parameters import Change
 from siam_tracker_ros.nodes.settings import Settings, as_markdown, setting
 
@@ -142,63 +142,7 @@ class Position:
     method: str
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera with lens distortion.
-
-    Attributes:
-        width, height: of the image, pixels.
-        matrix: ``float64 [3, 3]``.
-        distortion: ``float64 [n]``; empty without any.
-        model: plumb_bob, rational_polynomial or equidistant.
-    """
-
-    width: int
-    height: int
-    matrix: FloatArray
-    distortion: FloatArray
-    model: str = "plumb_bob"
-
-    @property
-    def fx(self) -> float:
-        """Focal length across, pixels."""
-        return float(self.matrix[0, 0])
-
-    @property
-    def fy(self) -> float:
-        """Focal length down, pixels."""
-        return float(self.matrix[1, 1])
-
-    def rays(self, pixels: FloatArray) -> FloatArray:
-        """Return ``[n, 2]`` normalised coordinates (x/z, y/z) of ``[n, 2]`` pixels, undistorted."""
-        points = np.asarray(pixels, np.float64).reshape(-1, 1, 2)
-        if self.distortion.size == 0:
-            centre = self.matrix[:2, 2]
-            return np.asarray((points[:, 0] - centre) / (self.fx, self.fy))
-        if self.model == "equidistant":
-            found = cv2.fisheye.undistortPoints(points, self.matrix, self.distortion[:4])
-        else:
-            found = cv2.undistortPoints(points, self.matrix, self.distortion)
-        return np.asarray(found, np.float64).reshape(-1, 2)
-
-    def project(self, points: FloatArray) -> FloatArray:
-        """Return ``[n, 2]`` pixels of ``[n, 3]`` points, z > 0, with distortion."""
-        points = np.asarray(points, np.float64).reshape(-1, 3)
-        if self.distortion.size == 0:
-            flat = points[:, :2] / points[:, 2:]
-            return np.asarray(flat * (self.fx, self.fy) + self.matrix[:2, 2])
-        zero = np.zeros(3)
-        shaped = points.reshape(-1, 1, 3)
-        if self.model == "equidistant":
-            pixels, _ = cv2.fisheye.projectPoints(
-                shaped, zero, zero, self.matrix, self.distortion[:4]
-            )
-        else:
-            pixels, _ = cv2.projectPoints(shaped, zero, zero, self.matrix, self.distortion)
-        return np.asarray(pixels, np.float64).reshape(-1, 2)
-
-
-def read_camera(info: Any, rectified: bool = False) -> Camera:
+def read_camera(info: Any, rectified: bool = False) -> CameraRays:
     """Return the camera of a sensor_msgs/CameraInfo; binning and region of interest are applied.
 
     Args:
@@ -206,41 +150,12 @@ def read_camera(info: Any, rectified: bool = False) -> Camera:
         rectified: the images are rectified: P holds, and there is no distortion.
 
     Raises:
-        LocalizationError: no size, K or P not that of a calibrated camera, unknown distortion.
+        LocalizationError: no size, not calibrated, a lens that is not known.
     """
-    width, height = int(info.width), int(info.height)
-    if width <= 0 or height <= 0:
-        raise LocalizationError(f"camera_info has no size ({width} x {height})")
-    numbers = np.array(info.p if rectified else info.k, np.float64)
-    matrix = numbers.reshape(3, 4)[:, :3].copy() if rectified else numbers.reshape(3, 3).copy()
-    name = "P" if rectified else "K"
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise LocalizationError(
-            f"camera_info is not of a calibrated camera: {name} has focal lengths "
-            f"{matrix[0, 0]:g}, {matrix[1, 1]:g}"
-        )
-    distortion = np.zeros(0) if rectified else np.array(info.d, np.float64)
-    if not np.isfinite(distortion).all():
-        raise LocalizationError("camera_info's distortion D is not finite")
-    model = str(info.distortion_model) or "plumb_bob"
-    if not distortion.any():
-        distortion = np.zeros(0)
-    elif model not in ("plumb_bob", "rational_polynomial", "equidistant", "fisheye"):
-        raise LocalizationError(f"camera_info's distortion model {model!r} is not known")
-    elif distortion.size < 4:
-        raise LocalizationError(
-            f"camera_info's distortion {model} needs 4 numbers or more, got {distortion.size}"
-        )
-    roi = info.roi
-    matrix[0, 2] -= int(roi.x_offset)
-    matrix[1, 2] -= int(roi.y_offset)
-    width, height = int(roi.width) or width, int(roi.height) or height
-    across, down = max(1, int(info.binning_x)), max(1, int(info.binning_y))
-    matrix[0] /= across
-    matrix[1] /= down
-    matrix[2] = (0.0, 0.0, 1.0)
-    model = "equidistant" if model == "fisheye" else model
-    return Camera(width // across, height // down, matrix, distortion, model)
+    try:
+        return calibrated_camera(info, rectified=rectified)
+    except CameraInfoError as error:
+        raise LocalizationError(str(error)) from error
 
 
 # --- depth ----------------------------------------------------------------------------------------
@@ -278,19 +193,19 @@ def read_depth(message: Any) -> FloatArray:
     return values  # type: ignore[return-value]
 
 
-def to_depth_box(box: Box, camera: Camera, depth: FloatArray) -> Box:
+def to_depth_box(box: Box, camera: CameraRays, depth: FloatArray) -> Box:
     """Return the box in pixels of a registered depth image, which may be a scaled one.
 
     Raises:
         LocalizationError: if the depth image's shape is not that of the image.
     """
     height, width = depth.shape
-    kx, ky = width / camera.width, height / camera.height
+    kx, ky = width / camera.size[0], height / camera.size[1]
     # Sizes are whole numbers: half of 855 may be 427 or 428.
-    if abs(kx * camera.height - height) > 1.0:
+    if abs(kx * camera.size[1] - height) > 1.0:
         raise LocalizationError(
-            f"the depth image has {width} x {height} pixels, the image {camera.width} x "
-            f"{camera.height}: it is not registered to it (depth_registered: false, or another topic)"
+            f"the depth image has {width} x {height} pixels, the image {camera.size[0]} x "
+            f"{camera.size[1]}: it is not registered to it (depth_registered: false, or another topic)"
         )
     return Box(
         (box.cx + 0.5) * kx - 0.5, (box.cy + 0.5) * ky - 0.5, max(box.w * kx, 1), max(box.h * ky, 1)
@@ -378,9 +293,9 @@ def dominant_depth(
 
 def depth_unregistered(
     depth: FloatArray,
-    depth_camera: Camera,
+    depth_camera: CameraRays,
     to_camera: FloatArray,
-    camera: Camera,
+    camera: CameraRays,
     box: Box,
     rules: DepthRules,
 ) -> tuple[float, float]:
@@ -399,10 +314,10 @@ def depth_unregistered(
             the depth camera sees, or too few pixels there have a depth.
     """
     height, width = depth.shape
-    if (width, height) != (depth_camera.width, depth_camera.height):
+    if (width, height) != (depth_camera.size[0], depth_camera.size[1]):
         raise LocalizationError(
             f"the depth image has {width} x {height} pixels, its camera_info is for "
-            f"{depth_camera.width} x {depth_camera.height}"
+            f"{depth_camera.size[0]} x {depth_camera.size[1]}"
         )
     x0, y0, x1, y1 = _region(depth_camera, to_camera, camera, box, rules)
     x0, y0 = max(0, x0), max(0, y0)
@@ -430,7 +345,7 @@ def depth_unregistered(
 
 
 def _region(
-    depth_camera: Camera, to_camera: FloatArray, camera: Camera, box: Box, rules: DepthRules
+    depth_camera: CameraRays, to_camera: FloatArray, camera: CameraRays, box: Box, rules: DepthRules
 ) -> tuple[int, int, int, int]:
     """Return x0, y0, x1, y1 (exclusive) of the depth pixels that may see what is in the box."""
     corners = camera.rays(
@@ -444,12 +359,12 @@ def _region(
     rotation, offset = to_camera[:3, :3], to_camera[:3, 3]
     there = (ends - offset) @ rotation  # the inverse of a rigid transform
     if (there[:, 2] <= 1e-3).any():
-        return 0, 0, depth_camera.width, depth_camera.height
+        return 0, 0, depth_camera.size[0], depth_camera.size[1]
     pixels = depth_camera.project(there)
     if depth_camera.distortion.size and not np.isfinite(pixels).all():
-        return 0, 0, depth_camera.width, depth_camera.height
+        return 0, 0, depth_camera.size[0], depth_camera.size[1]
     low, high = np.floor(pixels.min(axis=0)) - 2, np.ceil(pixels.max(axis=0)) + 3
-    limit = float(4 * max(depth_camera.width, depth_camera.height))
+    limit = float(4 * max(depth_camera.size[0], depth_camera.size[1]))
     low, high = np.clip(low, -limit, limit), np.clip(high, -limit, limit)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
@@ -458,7 +373,7 @@ def _region(
 
 
 def at_depth(
-    camera: Camera,
+    camera: CameraRays,
     box: Box,
     z: float,
     sigma_z: float,
@@ -477,14 +392,14 @@ def at_depth(
     """
     x, y = camera.rays(np.array([[box.cx, box.cy]]))[0]
     ray = np.array([x, y, 1.0])
-    across = z * box_sigma * box.w / camera.fx
-    down = z * box_sigma * box.h / camera.fy
+    across = z * box_sigma * box.w / float(camera.matrix[0, 0])
+    down = z * box_sigma * box.h / float(camera.matrix[1, 1])
     covariance = sigma_z**2 * np.outer(ray, ray) + np.diag([across**2, down**2, 0.0])
     return Position(z * ray, covariance, method)
 
 
 def from_height(
-    camera: Camera, box: Box, target_height: float, height_sigma: float, box_sigma: float
+    camera: CameraRays, box: Box, target_height: float, height_sigma: float, box_sigma: float
 ) -> Position:
     """Return where a target of known height is that stands parallel to the image's columns.
 
@@ -511,7 +426,7 @@ def from_height(
     return at_depth(camera, box, z, z * relative, box_sigma, "height")
 
 
-def from_ground(camera: Camera, box: Box, to_ground: FloatArray, box_sigma: float) -> Position:
+def from_ground(camera: CameraRays, box: Box, to_ground: FloatArray, box_sigma: float) -> Position:
     """Return where a target is that stands on the ground: its foot is at the box's lower edge.
 
     The point is the one above the foot that is nearest to the ray through the box's middle.
@@ -558,13 +473,13 @@ def _on_ground(ray: FloatArray, to_ground: FloatArray) -> FloatArray | None:
     return np.asarray(ray * (-height / falling))
 
 
-def _cut(camera: Camera, box: Box, top: bool) -> bool:
+def _cut(camera: CameraRays, box: Box, top: bool) -> bool:
     if top:
         return box.cy - box.h / 2 <= -0.5 + EDGE
-    return box.cy + box.h / 2 >= camera.height - 0.5 - EDGE
+    return box.cy + box.h / 2 >= camera.size[1] - 0.5 - EDGE
 
 
-def check_box(camera: Camera, box: Box) -> None:
+def check_box(camera: CameraRays, box: Box) -> None:
     """Check that a box can be of the camera's image.
 
     Raises:
@@ -574,10 +489,10 @@ def check_box(camera: Camera, box: Box) -> None:
     if not all(math.isfinite(v) for v in (x1, y1, x2, y2)) or box.w <= 0 or box.h <= 0:
         raise LocalizationError("the box is not one: its numbers are not finite or not positive")
     # Trackers clip their boxes to the image; what reaches out is of a larger one.
-    if x2 > camera.width + 1 or y2 > camera.height + 1:
+    if x2 > camera.size[0] + 1 or y2 > camera.size[1] + 1:
         raise LocalizationError(
-            f"the box reaches to ({x2:.0f}, {y2:.0f}), but camera_info is for {camera.width} x "
-            f"{camera.height} pixels: it is another camera's, or of another resolution"
+            f"the box reaches to ({x2:.0f}, {y2:.0f}), but camera_info is for {camera.size[0]} x "
+            f"{camera.size[1]} pixels: it is another camera's, or of another resolution"
         )
 
 

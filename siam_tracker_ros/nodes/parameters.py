@@ -81,7 +81,7 @@ class TrackerParameters:
     backend: str = _parameter(
         "auto",
         Change.CONFIGURE,
-        "What runs the network; auto takes the fastest that works here.",
+        "What runs the network; auto is ONNX Runtime in this version.",
         choices=("auto", "onnxruntime"),
     )
     intra_op_threads: int = _parameter(

@@ -24,11 +24,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2D
 
 from siam_tracker_ros.geometry import Box
+from siam_tracker_ros.nodes.camera_rays import CameraRays
 from siam_tracker_ros.nodes.compressed import compressed_size
 from siam_tracker_ros.nodes.errors import ImageError
 from siam_tracker_ros.nodes.frames import SECOND, stamp_text, to_nanoseconds
 from siam_tracker_ros.nodes.localization import (
-    Camera,
     FloatArray,
     LocalizationError,
     LocalizerSettings,
@@ -226,15 +226,15 @@ class TargetLocalizer(Node):
         pose.position.x, pose.position.y, pose.position.z = (float(v) for v in position.point)
         self._publish(detection, output, pose, position)
 
-    def _camera(self, frame: str) -> Camera:
+    def _camera(self, frame: str) -> CameraRays:
         info = self._info
         if info is None:
             topic = self.resolve_topic_name("camera_info")
             raise NotYetError(f"no camera_info on {topic} yet")
         camera = read_camera(info, self._settings.values.image_rectified)
-        if self._image_size is not None and self._image_size != (camera.width, camera.height):
+        if self._image_size is not None and self._image_size != camera.size:
             raise LocalizationError(
-                f"camera_info is for {camera.width} x {camera.height} pixels, the images have "
+                f"camera_info is for {camera.size[0]} x {camera.size[1]} pixels, the images have "
                 f"{self._image_size[0]} x {self._image_size[1]}"
             )
         if info.header.frame_id and info.header.frame_id != frame:
@@ -245,8 +245,10 @@ class TargetLocalizer(Node):
             )
         return camera
 
-    def _position(self, detection: Detection2D, camera: Camera, box: Box, final: bool) -> Position:
-        ways: dict[str, Callable[[Detection2D, Camera, Box], Position]] = {
+    def _position(
+        self, detection: Detection2D, camera: CameraRays, box: Box, final: bool
+    ) -> Position:
+        ways: dict[str, Callable[[Detection2D, CameraRays, Box], Position]] = {
             "depth": self._from_depth,
             "height": self._from_height,
             "ground": self._from_ground,
@@ -265,7 +267,7 @@ class TargetLocalizer(Node):
             raise LocalizationError(reasons[0][1])
         raise LocalizationError("; ".join(f"{method}: {text}" for method, text in reasons))
 
-    def _from_depth(self, detection: Detection2D, camera: Camera, box: Box) -> Position:
+    def _from_depth(self, detection: Detection2D, camera: CameraRays, box: Box) -> Position:
         values = self._settings.values
         message = self._depth_at(to_nanoseconds(detection.header.stamp))
         depth, rules = read_depth(message), values.depth_rules
@@ -300,11 +302,11 @@ class TargetLocalizer(Node):
         )
         raise NotYetError(text) if max(stamps) < stamp else LocalizationError(text)
 
-    def _from_height(self, detection: Detection2D, camera: Camera, box: Box) -> Position:
+    def _from_height(self, detection: Detection2D, camera: CameraRays, box: Box) -> Position:
         v = self._settings.values
         return from_height(camera, box, v.target_height, v.target_height_sigma, v.box_sigma)
 
-    def _from_ground(self, detection: Detection2D, camera: Camera, box: Box) -> Position:
+    def _from_ground(self, detection: Detection2D, camera: CameraRays, box: Box) -> Position:
         values, header = self._settings.values, detection.header
         transform = self._transform(values.ground_frame, header.frame_id, header.stamp)
         return from_ground(camera, box, transform, values.box_sigma)

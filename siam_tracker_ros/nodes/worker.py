@@ -30,8 +30,10 @@ def open_model(parameters: TrackerParameters, log: Log) -> tuple[Bundle, Statefu
         BackendError: if the back end is not there or does not fit.
     """
     bundle = load_bundle(parameters.model)
+    # Building TensorRT engines takes minutes, and a transition must not: until the node can build
+    # beside tracking, it runs on ONNX Runtime whatever there is.
     session = open_session(
-        bundle, parameters.backend, intra_op_threads=parameters.intra_op_threads, log=log
+        bundle, "onnxruntime", intra_op_threads=parameters.intra_op_threads, log=log
     )
     return bundle, session
 

@@ -330,7 +330,7 @@ def info(**changes: Any) -> Any:
     [
         ({"k": [0.0] * 9}, "not calibrated"),
         ({"k": [0.0] * 9, "width": 0, "height": 0}, "all zero"),
-        ({"width": 0, "height": 0}, "is for 0 x 0 pixels, the images have 640 x 480"),
+        ({"width": 0, "height": 0}, "has no size \\(0 x 0\\)"),
         ({"width": 1280, "height": 960}, "is for 1280 x 960 pixels, the images have 640 x 480"),
         ({"k": [math.nan] * 9}, "not finite"),
         ({"d": [0.1, math.nan, 0, 0, 0]}, "not finite"),
