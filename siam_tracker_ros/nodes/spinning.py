@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
+
+_interrupted = threading.Event()
 
 
 @contextmanager
@@ -23,14 +26,13 @@ def interrupted_once() -> Iterator[None]:
     node has just ended by itself. Wrap everything from ``rclpy.init`` on in it, in a process of its
     own.
     """
-    seen = False
 
     def handle(number: int, frame: Any) -> None:
-        nonlocal seen
-        if not seen:
-            seen = True
+        if not _interrupted.is_set():
+            _interrupted.set()
             raise KeyboardInterrupt
 
+    _interrupted.clear()
     signal.signal(signal.SIGINT, handle)
     try:
         yield
@@ -38,7 +40,7 @@ def interrupted_once() -> Iterator[None]:
         pass
     except Exception:
         # Where the interrupt hit inside rclpy's C++ it comes out as an error of pybind11's.
-        if not seen:
+        if not _interrupted.is_set():
             raise
     finally:
         # Nothing is left to interrupt but the interpreter's own end.
@@ -53,7 +55,8 @@ def spin(node: Node, threads: int) -> None:
     executor = MultiThreadedExecutor(num_threads=threads)
     executor.add_node(node)
     try:
-        while rclpy.ok():
+        # The interrupt itself may have come out of rclpy as another error, or not at all.
+        while rclpy.ok() and not _interrupted.is_set():
             try:
                 executor.spin_once()
             except (ExternalShutdownException, KeyboardInterrupt):
@@ -61,7 +64,7 @@ def spin(node: Node, threads: int) -> None:
             except InvalidHandle:
                 continue  # something was destroyed just before its turn; nothing is lost
             except Exception as error:
-                if rclpy.ok():
+                if rclpy.ok() and not _interrupted.is_set():
                     node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
     finally:
         executor.shutdown(timeout_sec=2.0)

@@ -453,7 +453,7 @@ HOLES = np.where(np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) % 50, np.nan, 
 @pytest.mark.parametrize(
     ("frame", "word"),
     [
-        ({"info": {"k": [0.0] * 9}}, "not of a calibrated camera"),
+        ({"info": {"k": [0.0] * 9}}, "no focal length"),
         ({"info": {"width": 0}}, "camera_info has no size"),
         ({"info": {"width": 100, "height": 80}}, "another camera's, or of another resolution"),
         ({"depth": np.full((100, 300), 2.0)}, "it is not registered to it"),
