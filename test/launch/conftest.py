@@ -43,6 +43,13 @@ class Running:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def said(self, words: str, times: int = 1) -> None:
+        """Wait until it said these words so often; a log line may come after the message it is about."""
+        end = time.monotonic() + PATIENCE
+        while (count := self.output.count(words)) < times and time.monotonic() < end:
+            time.sleep(0.02)
+        assert count == times, f"{words!r} was said {count} times:\n{self.output}"
+
     def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; the exit status."""
         try:

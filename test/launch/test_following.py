@@ -176,7 +176,7 @@ def test_a_turned_box_is_followed_upright(tracking: Any, process: Any) -> None:
         tracking.select(Box(100.0, 80.0, 20.0, 30.0), id=name, theta=math.pi / 2)
         tracking.wait(lambda n=before: len(tracking.detections) > n)
         assert box_of(tracking.detections[-1]).iou(START) > 0.99
-    assert process.output.count("a turned box was given") == 1
+    process.said("a turned box was given")
 
 
 def test_its_own_output_is_ignored(still_tracks: Any, process: Any) -> None:
@@ -186,7 +186,7 @@ def test_its_own_output_is_ignored(still_tracks: Any, process: Any) -> None:
         still_tracks.targets.publish(message)
     still_tracks.detection_of(still_tracks.image(picture()))
     assert still_tracks.status()["selection_verdict"] == verdict
-    assert process.output.count("own detection came back") == 1
+    process.said("own detection came back")
 
 
 def short(number: int) -> dict[str, Any]:
@@ -209,8 +209,7 @@ def test_bad_images(still_tracks: Any, process: Any, changes: dict[str, Any], wo
         still_tracks.image(picture(), **changes)
     still_tracks.wait_status(message=words, state="tracking")
     assert len(still_tracks.detections) == before
-    still_tracks.wait(lambda: words in process.output)
-    assert process.output.count(f"an image is ignored: {words}") == 1
+    process.said(f"an image is ignored: {words}")
 
 
 def test_another_size_with_the_target_in_it(tracking: Any, process: Any) -> None:
@@ -231,15 +230,15 @@ def test_another_size_without_the_target(idle: Any, process: Any) -> None:
 
 
 def test_stamps_that_jump_back(tracking: Any, process: Any) -> None:
-    before = len(tracking.detections)
+    before, said = len(tracking.detections), process.output.count("stamps jumped back")
     tracking.clock -= 60 * 10**9
     for _ in range(3):
         tracking.image(picture())
-    tracking.wait(lambda: "stamps jumped back" in process.output)
+    process.said("stamps jumped back", said + 1)
     tracking.wait_status(state="idle")
     tracking.begin(picture(), START, "after")
     assert len(tracking.detections) == before + 1
-    assert process.output.count("stamps jumped back") == 1
+    process.said("stamps jumped back", said + 1)
     tracking.clock += 60 * 10**9
 
 

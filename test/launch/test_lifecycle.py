@@ -30,7 +30,7 @@ def test_a_parameter_that_cannot_be_fails_configure(process: Any, remote: Any) -
     status = remote.wait_status(message="configure failed: window must be 0 to 1, or -1, got 7")
     assert status["state"] == "unconfigured"
     assert remote.state() == "unconfigured"
-    assert "window must be 0 to 1" in process.output
+    remote.wait(lambda: "window must be 0 to 1" in process.output)
     assert remote.set(window=0.3) == (True, "")
 
 

@@ -164,7 +164,7 @@ class Bench:
         """Wait for a refusal with this word; nothing may have been published."""
         status = self.wait_status(verdict=word, message="nothing selected")
         assert status["verdict"].startswith("refused") and status["level"] == "1"
-        assert "nothing selected: " in self.process.output
+        self.remote.wait(lambda: "nothing selected: " in self.process.output)
         time.sleep(0.2)
         assert self.targets == []
 
