@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from geometry_msgs.msg import Twist, TwistStamped
 from launch import LaunchContext
 from launch.action import Action
@@ -28,10 +32,9 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-PACKAGE = "siam_tracker_ros"
+from siam_tracker_ros.nodes.transport import PROFILE_VARIABLES
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Environment variables that name a Fast DDS profile: up to Jazzy, and after it."""
+PACKAGE = "siam_tracker_ros"
 
 TRACKER_ARGUMENTS: dict[str, tuple[str, str]] = {
     "image": (
@@ -56,6 +59,22 @@ TRACKER_ARGUMENTS: dict[str, tuple[str, str]] = {
 def share() -> Path:
     """Return the package's share folder."""
     return Path(get_package_share_directory(PACKAGE))
+
+
+def need_package(package: str, why: str) -> None:
+    """Check that a package of ROS is installed.
+
+    Raises:
+        RuntimeError: saying what asked for it and how to install it.
+    """
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        distro = os.environ.get("ROS_DISTRO", "$ROS_DISTRO")
+        raise RuntimeError(
+            f"{why} needs the package {package}, which is not installed: "
+            f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
+        ) from None
 
 
 def declare(arguments: dict[str, tuple[str, str]]) -> list[Action]:
