@@ -27,11 +27,10 @@ setup: ## make the Python environment, with ROS 2 where the machine has none
 .PHONY: test
 ifeq ($(ROS_DISTRO),humble)
 test: setup ## run every check and test (on Humble: the tests that need ROS 2)
-	$(IN_ROS) python -m pytest -m "ros and not slow and not once" $(PYTEST_ARGS)
 else
 test: setup lint test-jammy
-	$(IN_ROS) python -m pytest $(PYTEST_ARGS)
 endif
+	scripts/run_tests.sh $(PYTEST_ARGS)
 
 .PHONY: test-jammy
 test-jammy: ## run geometry's, bundle's and tracking's tests on Python 3.10 with Ubuntu 22.04's NumPy and OpenCV
