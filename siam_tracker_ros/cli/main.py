@@ -44,6 +44,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.evaluate:evaluate",
         "Score models and published peers on annotated sequences.",
     ),
+    "evaluate-redetection": Verb(
+        "siam_tracker_ros.cli.evaluate_redetection:evaluate_redetection",
+        "Hide the target and measure how soon its loss and its return are told.",
+    ),
     "compare": Verb(
         "siam_tracker_ros.cli.compare:compare",
         "Compare models on the same sequences, with the error of each difference.",

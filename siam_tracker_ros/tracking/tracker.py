@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from siam_tracker_ros.bundle import Bundle, Memory, StepResult
@@ -64,12 +64,13 @@ class _Limits:
 class _Clock:
     """Sums up where the time of one call goes."""
 
-    def __init__(self) -> None:
-        self.begin = time.perf_counter()
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.begin = now()
         self.crop = self.step = 0.0
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self.begin
+        return self.now() - self.begin
 
     def timing(self) -> Timing:
         return Timing(1e3 * self.crop, 1e3 * self.step, 1e3 * self.elapsed())
@@ -96,11 +97,17 @@ class Tracker:
         bundle: crop sizes, tuning and presence model.
         session: runs the bundle's graphs; the caller closes it.
         settings: see :class:`TrackerSettings`.
+        clock: seconds, for the budget of re-detection and for timings.
     """
 
     def __init__(
-        self, bundle: Bundle, session: StatefulSession, settings: TrackerSettings | None = None
+        self,
+        bundle: Bundle,
+        session: StatefulSession,
+        settings: TrackerSettings | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._now = clock
         self._bundle = bundle
         self._session = session
         self._graph_tuning = bundle.graph_tuning
@@ -146,7 +153,7 @@ class Tracker:
             SelectionError: if the box cannot be tracked (:func:`selectable`); the running track is
                 untouched.
         """
-        clock = _Clock()
+        clock = _Clock(self._now)
         box = selectable(box, picture)
         fill = picture.mean_rgb()
         region = search_crop(box, self._bundle.crop)
@@ -154,9 +161,9 @@ class Tracker:
         search = self._cut(picture, region, fill, clock)
         self._tune(self._limits.window)
         size = _size(region.box_to_crop(box))
-        begin = time.perf_counter()
+        begin = clock.now()
         result = self._session.start(template, search, size)
-        clock.step += time.perf_counter() - begin
+        clock.step += clock.now() - begin
         self._track = _Track(
             box=box,
             confident=box,
@@ -179,7 +186,7 @@ class Tracker:
             Exception: whatever the session raises; the tracker then stands where it stood before
                 the call.
         """
-        clock = _Clock()
+        clock = _Clock(self._now)
         track = self._track
         if track is None:
             return TrackResult(None, 0.0, TrackState.IDLE, clock.timing())
@@ -269,9 +276,9 @@ class Tracker:
         pixels = self._cut(picture, region, track.fill, clock)
         previous = _size(region.box_to_crop(around))
         self._tune(window)
-        start = time.perf_counter()
+        start = clock.now()
         result = self._session.step(pixels, previous, track.memory)
-        clock.step += time.perf_counter() - start
+        clock.step += clock.now() - start
         result = _usable(result, region)
         size = smoothed_size(
             _size(result.box),
@@ -304,9 +311,9 @@ class Tracker:
         )
 
     def _cut(self, picture: Picture, crop: Crop, fill: Rgb, clock: _Clock) -> UInt8Array:
-        begin = time.perf_counter()
+        begin = clock.now()
         pixels = extract_crop(picture, crop, fill)
-        clock.crop += time.perf_counter() - begin
+        clock.crop += clock.now() - begin
         return pixels
 
     def _tune(self, window: float) -> None:
