@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,52 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
     assert process.press_ctrl_c() in (0, 1, -signal.SIGINT), process.output
     assert "process has finished cleanly" in process.output
     assert "Traceback" not in process.output
+
+
+def test_two_trackers_side_by_side_do_not_mix(start: Any, remote: Any, colour_bundle: Path) -> None:
+    """One camera, two namespaces, a target for each; what is done to one leaves the other alone."""
+    from rclpy.qos import QoSProfile
+    from std_srvs.srv import Trigger
+    from vision_msgs.msg import Detection2D
+
+    from siam_tracker_ros.nodes.messages import to_detection
+    from siam_tracker_ros.nodes.synthetic_scene import SyntheticScene
+
+    sides = ("left", "right")
+    views = itertools.cycle(SyntheticScene(320, 240, frames=2).views())
+    first = next(views)
+    seen: dict[str, list[Any]] = {side: [] for side in sides}
+    targets = {}
+    for side in sides:
+        launch = ["tracker.launch.py", f"namespace:={side}", "image:=/image"]
+        start([*LAUNCH, *launch, f"model:={colour_bundle}"])
+        remote.node.create_subscription(Detection2D, f"/{side}/detection", seen[side].append, 100)
+        targets[side] = remote.node.create_publisher(
+            Detection2D, f"/{side}/target", QoSProfile(depth=1)
+        )
+    remote.wait(lambda: remote.images.get_subscription_count() == 2, "two active trackers", 60.0)
+
+    def follow(side: str, id: str) -> None:
+        def heard() -> bool:
+            # An early selection may meet a tracker that has no image yet.
+            remote.image(next(views).pixels)
+            if not seen[side]:
+                targets[side].publish(to_detection(remote.header(0, ""), id, "", first.box, 1.0))
+            time.sleep(0.05)
+            return bool(seen[side])
+
+        remote.wait(heard, f"a detection of {side}")
+
+    follow("left", "a")
+    assert not seen["right"]
+    follow("right", "b")
+    assert {m.id for m in seen["left"]} == {"a"}
+    assert {m.id for m in seen["right"]} == {"b"}
+    assert remote.call(Trigger, "/left/tracker_node/clear").success
+    # What left had taken before may still be on its way.
+    header = remote.image(next(views).pixels)
+    remote.wait(lambda: any(m.header == header for m in seen["right"]), "right goes on")
+    assert all(m.header != header for m in seen["left"])
 
 
 def test_without_autostart_it_waits_and_a_failed_start_leaves_it_alive(
