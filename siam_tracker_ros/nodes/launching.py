@@ -45,7 +45,8 @@ TRACKER_ARGUMENTS: dict[str, tuple[str, str]] = {
     "target": ("target", "Topic on which selections come."),
     "detection": ("detection", "Topic on which the target is published."),
     "model": ("", "Model bundle: a name or a path; empty = as params_file says."),
-    "backend": ("", "auto or onnxruntime; empty = as params_file says."),
+    "backend": ("", "auto, tensorrt or onnxruntime; empty = as params_file says."),
+    "precision": ("", "Of TensorRT: auto, fp32, fp16 or int8; empty = as params_file says."),
     "image_transport": ("", "raw or compressed; empty = as params_file says."),
     "namespace": ("", "Namespace of the node and of its relative topics."),
     "params_file": ("", "Parameters; empty = the package's config/tracker.yaml."),
@@ -124,7 +125,7 @@ def tracker(
     """
     given = {
         name: text
-        for name in ("model", "backend", "image_transport")
+        for name in ("model", "backend", "precision", "image_transport")
         if (text := value(context, name))
     }
     given["use_sim_time"] = is_true(value(context, "use_sim_time"))  # type: ignore[assignment]
