@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from siam_tracker_ros.inference.building import EngineBuild
 from siam_tracker_ros.inference.engine_cache import default_folder as default_engine_folder
-from siam_tracker_ros.inference.engines import PRECISIONS, BuildProgress
+from siam_tracker_ros.inference.engines import PRECISIONS, BuildProgress, choose_precision
 from siam_tracker_ros.inference.errors import (
     BackendError,
     BuildCancelledError,
     CacheError,
     CudaError,
     EngineError,
+    EnginesMissingError,
 )
 from siam_tracker_ros.inference.opening import (
     BACKENDS,
-    engines_to_build,
     find_tensorrt,
+    log_now_and_then,
     open_session,
 )
 
@@ -29,8 +30,10 @@ __all__ = [
     "CudaError",
     "EngineBuild",
     "EngineError",
+    "EnginesMissingError",
+    "choose_precision",
     "default_engine_folder",
-    "engines_to_build",
     "find_tensorrt",
+    "log_now_and_then",
     "open_session",
 ]

@@ -29,3 +29,7 @@ class UnusableEngineError(EngineError):
 
 class BuildCancelledError(EngineError):
     """An engine's build was cancelled."""
+
+
+class EnginesMissingError(EngineError):
+    """Engines that are not in the cache, or not as they must be, and that were not to be built."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from siam_tracker_ros.bundle import Bundle
 from siam_tracker_ros.inference.building import EngineBuild
 from siam_tracker_ros.inference.cuda import GpuInfo, find_gpu
+from siam_tracker_ros.inference.engine_build import BuildOptions
 from siam_tracker_ros.inference.engine_cache import EngineCache
 from siam_tracker_ros.inference.engines import (
     PRECISIONS,
@@ -21,6 +22,7 @@ from siam_tracker_ros.inference.errors import (
     BackendError,
     BuildCancelledError,
     EngineError,
+    EnginesMissingError,
     UnusableEngineError,
 )
 from siam_tracker_ros.inference.trt_module import import_tensorrt
@@ -46,6 +48,7 @@ def open_session(
     precision: str = "auto",
     cache_dir: Folder = None,
     force_rebuild: bool = False,
+    build: bool = True,
     allow_fallback: bool | None = None,
     on_progress: Callable[[BuildProgress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -53,8 +56,8 @@ def open_session(
 ) -> BoundSession:
     """Open a bundle's graphs on a back end; on TensorRT, build the engines that are not there.
 
-    Building takes minutes. To keep tracking meanwhile, ask :func:`engines_to_build` first, open the
-    session on ``onnxruntime`` and start an :class:`EngineBuild`.
+    Building takes minutes. To keep tracking meanwhile, call this with ``build=False``; if it raises
+    EnginesMissingError, open the session on ``onnxruntime`` and start an :class:`EngineBuild`.
 
     Args:
         bundle: a loaded bundle.
@@ -65,8 +68,10 @@ def open_session(
         precision: TensorRT: auto (fp16 where the bundle has it, else fp32), fp32, fp16 or int8.
         cache_dir: TensorRT: where engines are kept; None: the user's cache folder.
         force_rebuild: TensorRT: build even engines that are there.
+        build: TensorRT: whether to build what is missing; if not, that is an error.
         allow_fallback: whether to run on ONNX Runtime where TensorRT does not work; None: only with
-            backend auto. The session's ``fallback`` then says why.
+            backend auto (which takes ONNX Runtime where there is no TensorRT in any case). The
+            session's ``fallback`` then says why.
         on_progress: called while engines are built, from another thread; None: ``log`` gets a line
             now and then.
         cancelled: asked while engines are built; True cancels that.
@@ -79,6 +84,8 @@ def open_session(
     Raises:
         BackendError: if the back end is unknown, not there, or does not fit the bundle.
         BuildCancelledError: if ``cancelled`` answered True; there is no fallback from that.
+        EnginesMissingError: if engines would have to be built and ``build`` is False; saying why,
+            and no fallback either.
         BundleError: if a graph's file changed since the bundle was loaded.
     """
     _check_choices(backend, precision)
@@ -88,7 +95,7 @@ def open_session(
     try:
         trt, gpu = find_tensorrt()
     except BackendError as error:
-        if not may_fall_back:
+        if backend != "auto" and not may_fall_back:
             raise BackendError(
                 f"backend tensorrt: {error}; backend auto or onnxruntime runs without it"
             ) from error
@@ -100,12 +107,26 @@ def open_session(
             # auto asked for what is there: that is no fallback
             fallback=None if backend == "auto" else str(error),
         )
-    reporter = on_progress or _log_now_and_then(log)
+    reporter = on_progress or log_now_and_then(log)
+
+    def built(force: bool, options: BuildOptions, why: str) -> None:
+        if not build:
+            raise EnginesMissingError(f"{bundle.name}: engines have to be built: {why}")
+        log(f"{bundle.name}: building TensorRT engines ({options.precision}), once: {why}")
+        EngineBuild(
+            bundle,
+            options.precision,
+            cache_dir=cache_dir,
+            force=force,
+            on_progress=reporter,
+            say=log,
+        ).wait(cancelled)
+
     try:
         session, origin = _open_tensorrt(
-            bundle, precision, cache_dir, force_rebuild, trt, gpu, reporter, cancelled, log
+            bundle, precision, cache_dir, force_rebuild, trt, gpu, built, log
         )
-    except BuildCancelledError:
+    except (BuildCancelledError, EnginesMissingError):
         raise
     except BackendError as error:
         if not may_fall_back:
@@ -121,32 +142,6 @@ def open_session(
     why = "as asked" if backend == "tensorrt" else "there is a GPU"
     log(f"{bundle.name} on {session.description}, {origin} (backend {backend}: {why})")
     return session
-
-
-def engines_to_build(
-    bundle: Bundle,
-    backend: str = "auto",
-    *,
-    precision: str = "auto",
-    cache_dir: Folder = None,
-    force_rebuild: bool = False,
-) -> str | None:
-    """Say why :func:`open_session` would have to build engines first; None if it would not.
-
-    None too where it would not use TensorRT at all, or would raise: that is for it to say.
-    """
-    _check_choices(backend, precision)
-    if backend == "onnxruntime":
-        return None
-    try:
-        trt, gpu = find_tensorrt()
-        if force_rebuild:
-            return "as asked"
-        options = build_options(bundle, precision)
-        _, missing = find_engines(bundle, options, EngineCache(cache_dir), trt, gpu)
-    except BackendError:
-        return None
-    return _reasons(missing) or None
 
 
 def find_tensorrt() -> tuple[Any, GpuInfo]:
@@ -168,11 +163,14 @@ def _open_tensorrt(
     force: bool,
     trt: Any,
     gpu: GpuInfo,
-    on_progress: Callable[[BuildProgress], None],
-    cancelled: Callable[[], bool],
+    build: Callable[[bool, BuildOptions, str], None],
     log: Log,
 ) -> tuple[BoundSession, str]:
-    """Return a session, and where its engines come from."""
+    """Return a session, and where its engines come from.
+
+    ``build`` gets whether to build what is there too, the options, and why; it returns when the
+    engines are in the cache, or raises.
+    """
     from siam_tracker_ros.inference.tensorrt_session import TensorRTSession
 
     options = build_options(bundle, precision)
@@ -182,19 +180,7 @@ def _open_tensorrt(
     for attempt in range(2):
         engines, missing = find_engines(bundle, options, cache, trt, gpu)
         if missing or force:
-            log(
-                f"{bundle.name}: building TensorRT engines ({options.precision}), once: "
-                f"{'as asked' if force else _reasons(missing)}"
-            )
-            build = EngineBuild(
-                bundle,
-                options.precision,
-                cache_dir=cache.folder,
-                force=force,
-                on_progress=on_progress,
-                say=log,
-            )
-            build.wait(cancelled)
+            build(force, options, "as asked" if force else _reasons(missing))
             origin, force = "engines just built", False
             engines, missing = find_engines(bundle, options, cache, trt, gpu)
             if missing:
@@ -246,7 +232,7 @@ def _reasons(missing: dict[str, str]) -> str:
     return "; ".join(f"{graph}: {reason}" for graph, reason in missing.items())
 
 
-def _log_now_and_then(log: Log) -> Callable[[BuildProgress], None]:
+def log_now_and_then(log: Log) -> Callable[[BuildProgress], None]:
     """Return what logs progress at the start, every ten seconds, and with a new graph."""
     said: list[tuple[str, int]] = []
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from siam_tracker_ros.bundle import Bundle
+from siam_tracker_ros.inference import BACKENDS, PRECISIONS
 from siam_tracker_ros.nodes.history import DEFAULT_BYTES, DEFAULT_SECONDS
 from siam_tracker_ros.nodes.selection import STALE, SelectionRules
 from siam_tracker_ros.tracking import TrackerSettings
@@ -44,6 +45,7 @@ class Spec:
     choices: tuple[str, ...] = ()
     unit: str = ""
     model_default: bool = False
+    may_be_empty: bool = False
 
     @property
     def allowed(self) -> str:
@@ -81,8 +83,39 @@ class TrackerParameters:
     backend: str = _parameter(
         "auto",
         Change.CONFIGURE,
-        "What runs the network; auto is ONNX Runtime in this version.",
-        choices=("auto", "onnxruntime"),
+        "What runs the network; auto is TensorRT where there are an NVIDIA GPU and TensorRT, else "
+        "ONNX Runtime.",
+        choices=BACKENDS,
+    )
+    precision: str = _parameter(
+        "auto",
+        Change.CONFIGURE,
+        "Of TensorRT's engines; auto is fp16 where the model has it, else fp32.",
+        choices=PRECISIONS,
+    )
+    allow_fallback: str = _parameter(
+        "auto",
+        Change.CONFIGURE,
+        "Whether ONNX Runtime may stand in where TensorRT does not work (no engine, out of GPU "
+        "memory, ...); auto is always with `backend` auto, never with tensorrt.",
+        choices=("auto", "always", "never"),
+    )
+    build_in_background: bool = _parameter(
+        True,
+        Change.CONFIGURE,
+        "Where engines have to be built (minutes, once): run on ONNX Runtime until they are there; "
+        "false: configure waits for them.",
+    )
+    cache_dir: str = _parameter(
+        "",
+        Change.CONFIGURE,
+        "Folder of the engines; empty: ~/.cache/siam_tracker_ros/engines.",
+        may_be_empty=True,
+    )
+    force_rebuild: bool = _parameter(
+        False,
+        Change.CONFIGURE,
+        "Build engines with every configure, even those that are there.",
     )
     intra_op_threads: int = _parameter(
         0,
@@ -220,6 +253,13 @@ class TrackerParameters:
         unit="s",
     )
 
+    @property
+    def may_fall_back(self) -> bool:
+        """Whether ONNX Runtime may stand in where TensorRT does not work."""
+        if self.allow_fallback == "auto":
+            return self.backend == "auto"
+        return self.allow_fallback == "always"
+
     def selection_rules(self) -> SelectionRules:
         """Return what of this concerns selections."""
         return SelectionRules(
@@ -281,12 +321,12 @@ def _typed(name: str, value: Any) -> Any:
     spec, kind = SPECS[name], type(DEFAULTS[name])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if spec.choices and value not in spec.choices:
+        raise ValueError(f"{name} must be one of {spec.allowed}, got {value!r}")
     if type(value) is not kind:
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise ValueError(f"{name} must be {words[kind]}, got {value!r}")
-    if spec.choices and value not in spec.choices:
-        raise ValueError(f"{name} must be one of {spec.allowed}, got {value!r}")
-    if kind is str and not value:
+    if kind is str and not value and not spec.may_be_empty:
         raise ValueError(f"{name} must not be empty")
     if spec.low is not None and spec.high is not None and isinstance(value, (int, float)):
         inside = math.isfinite(value) and spec.low <= value <= spec.high
@@ -315,13 +355,15 @@ def as_markdown() -> str:
     ]
     when = {Change.CONFIGURE: "before configure", Change.RUN_TIME: "at any time"}
     for name, spec in SPECS.items():
-        default = DEFAULTS[name]
-        kind = {bool: "bool", int: "int", float: "double", str: "string"}[type(default)]
+        default = str(DEFAULTS[name])
+        default = default.lower() if isinstance(DEFAULTS[name], bool) else default
+        kind = {bool: "bool", int: "int", float: "double", str: "string"}[type(DEFAULTS[name])]
         text = spec.description
         if spec.model_default:
             text += f" {OF_THE_MODEL:g}: as the model's bundle says."
+        shown = f"`{default}`" if default else ""
         lines.append(
-            f"| `{name}` | {kind} | `{default}` | {spec.allowed} | {when[spec.change]} | {text} |"
+            f"| `{name}` | {kind} | {shown} | {spec.allowed} | {when[spec.change]} | {text} |"
         )
     return "\n".join(lines)
 

@@ -19,6 +19,8 @@ class Status:
         state: idle, tracking, uncertain, lost or paused; the lifecycle's state while not active.
         id, score, stamp: of the target and the image processed last; stamp in nanoseconds.
         model, backend: what runs.
+        engine_build: how far building TensorRT engines is, or what came of it, for people.
+        backend_problem: why TensorRT does not run as asked, for people.
         selection_verdict, selection_stamp: what became of the last selection.
         problem: what is wrong, for people; ``failed`` if the node cannot work because of it.
         transport: why images do not arrive, or rarely, for people.
@@ -30,6 +32,8 @@ class Status:
     stamp: int | None = None
     model: str = ""
     backend: str = ""
+    engine_build: str = ""
+    backend_problem: str = ""
     selection_verdict: str = ""
     selection_stamp: int | None = None
     problem: str = ""
@@ -41,13 +45,16 @@ class Status:
         """The level of diagnostic_msgs/DiagnosticStatus."""
         if self.failed:
             return ERROR
-        troubled = self.problem or self.transport or self.state in ("uncertain", "lost")
-        return WARN if troubled else OK
+        troubled = self.problem or self.transport or self.backend_problem
+        return WARN if troubled or self.state in ("uncertain", "lost") else OK
 
     @property
     def message(self) -> str:
         """One line for people."""
-        return self.problem or self.transport or self.state
+        trouble = self.problem or self.transport
+        if self.backend_problem and not trouble:
+            return f"{self.state}, on {self.backend or 'nothing'}: {self.backend_problem}"
+        return trouble or self.state
 
 
 def status_values(status: Status, figures: Figures) -> dict[str, str]:
@@ -65,6 +72,8 @@ def status_values(status: Status, figures: Figures) -> dict[str, str]:
         "latency_ms_p95": _number(figures.latency_p95),
         "dropped_transport": str(figures.dropped_transport),
         "dropped_busy": str(figures.dropped_busy),
+        "engine_build": status.engine_build,
+        "backend_problem": status.backend_problem,
     }
 
 
@@ -86,6 +95,8 @@ def diagnostic_values(
         "state": status.state,
         "model": status.model,
         "backend": status.backend,
+        "engine_build": status.engine_build,
+        "backend_problem": status.backend_problem,
         "images_received": str(figures.received),
         "images_processed": str(figures.processed),
         "images_refused": str(figures.refused),

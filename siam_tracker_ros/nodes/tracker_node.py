@@ -11,13 +11,14 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -35,6 +36,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
+from siam_tracker_ros.inference import BuildCancelledError
 from siam_tracker_ros.nodes.camera_rays import CameraInfoError, CameraRays, camera_from_info
 from siam_tracker_ros.nodes.drawing import annotated
 from siam_tracker_ros.nodes.errors import ImageError
@@ -44,6 +46,7 @@ from siam_tracker_ros.nodes.image_messages import picture_from_compressed, pictu
 from siam_tracker_ros.nodes.image_reader import ImageReader, type_name
 from siam_tracker_ros.nodes.lifecycle import SafeLifecycleNode, transition
 from siam_tracker_ros.nodes.messages import to_detection, to_diagnostic_status, to_image
+from siam_tracker_ros.nodes.model_session import open_model
 from siam_tracker_ros.nodes.node_parameters import NodeParameters
 from siam_tracker_ros.nodes.overlays import to_annotation, to_markers
 from siam_tracker_ros.nodes.parameters import TrackerParameters
@@ -62,7 +65,7 @@ from siam_tracker_ros.nodes.transport import (
     transport_problem,
     transport_remedy,
 )
-from siam_tracker_ros.nodes.worker import OpenModel, Worker, open_model
+from siam_tracker_ros.nodes.worker import OpenModel, Worker
 
 HAND_OVER = 0.0001
 """Seconds that the image thread sleeps after it left a frame: the worker gets the interpreter at
@@ -88,6 +91,8 @@ class TrackerNode(SafeLifecycleNode):
         self._status = Status()
         self._status_lock = threading.RLock()
         self._worker: Worker | None = None
+        self._opening: Worker | None = None  # while configure waits for it
+        self._opening_lock = threading.Lock()
         self._images: ImageReader | None = None
         self._values: TrackerParameters = TrackerParameters()
         self._closing = False
@@ -129,17 +134,11 @@ class TrackerNode(SafeLifecycleNode):
     @transition("configure")
     def on_configure(self, state: LifecycleState) -> None:
         """Read the parameters, open the model, warm up, make the topics."""
-        self.status(True, state="configuring", problem="", failed=False)
+        self.status(True, **_nothing("configuring"))
         self._values = self._node_parameters.read()
         self._timer.timer_period_ns = int(1e9 * self._values.diagnostics_period)
         self._statistics.reset()
-        worker = Worker(self, self._open_model)
-        try:
-            ready = worker.open(self._values).result()
-        except BaseException:
-            worker.stop()
-            raise
-        self._worker = worker
+        ready = self._open()
         # What is destroyed again has a callback group of its own, see ImageReader.
         overridable = QoSOverridingOptions.with_default_policies()
         self._detections = self.create_lifecycle_publisher(
@@ -171,6 +170,49 @@ class TrackerNode(SafeLifecycleNode):
             self.warn("`target` and `detection` are one topic: the node's own output is ignored")
         self.get_logger().info(f"ready: {ready}")
         self.status(True, state="inactive")
+
+    def _open(self) -> str:
+        """Open the model, which may take minutes, unless :meth:`_cancel_configure` is called."""
+        worker = self._opening = Worker(self, self._open_model, ending=lambda: self._silent)
+        try:
+            ready = worker.open(self._values).result()
+            with self._opening_lock:
+                if worker.stopping:
+                    raise BuildCancelledError("it was cancelled")
+                self._worker, self._opening = worker, None
+        except BaseException:
+            self._opening = None
+            worker.stop()
+            self.status(False, engine_build="", backend_problem="")
+            raise
+        return ready
+
+    def _cancel_configure(self) -> bool:
+        """Make configure give up opening the model; tell whether it was at that."""
+        with self._opening_lock:
+            if self._opening is None:
+                return False
+            self._opening.stop(timeout=0.0)
+            return True
+
+    def _guarded(self, change_state: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Let cleanup and shutdown cancel a configure that waits for the model."""
+        guarded = super()._guarded(change_state)
+
+        def callback(request: Any, response: Any) -> Any:
+            wanted = request.transition
+            cleanup = wanted.label == "cleanup" or wanted.id == Transition.TRANSITION_CLEANUP
+            shutdown = wanted.label == "shutdown" or wanted.id in _SHUTDOWNS
+            if (cleanup or shutdown) and self._cancel_configure():
+                with self._in_transition:  # until configure has failed
+                    pass
+                if cleanup:
+                    response.success = self.lifecycle_state == "unconfigured"
+                    return response
+                wanted.label, wanted.id = "", Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
+            return guarded(request, response)
+
+        return callback
 
     @transition("activate")
     def on_activate(self, state: LifecycleState) -> None:
@@ -237,6 +279,7 @@ class TrackerNode(SafeLifecycleNode):
     def close(self) -> None:
         """Stop the worker; for the end of the process, when nothing can be published any more."""
         self._closing = True
+        self._cancel_configure()
         if self._images is not None:
             self._images.close()
             self._images = None
@@ -501,6 +544,12 @@ class TrackerNode(SafeLifecycleNode):
     def _now(self) -> Time:
         return self.get_clock().now().to_msg()
 
+
+_SHUTDOWNS = (
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    Transition.TRANSITION_ACTIVE_SHUTDOWN,
+)
 
 _BEFORE = {
     "configure": "unconfigured",

@@ -8,34 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from siam_tracker_ros.bundle import Bundle, load_bundle
-from siam_tracker_ros.inference import open_session
+from siam_tracker_ros.bundle import Bundle
+from siam_tracker_ros.inference import BuildCancelledError
 from siam_tracker_ros.nodes.follower import Follower, Outputs
 from siam_tracker_ros.nodes.frames import Frame
 from siam_tracker_ros.nodes.history import History
 from siam_tracker_ros.nodes.mailbox import Call, Mailbox
+from siam_tracker_ros.nodes.model_session import ModelSession, Opening, open_model
 from siam_tracker_ros.nodes.parameters import TrackerParameters, read_parameters
 from siam_tracker_ros.nodes.selection import Selection
-from siam_tracker_ros.tracking import StatefulSession, Tracker
+from siam_tracker_ros.tracking import StatefulSession, Tracker, TrackState
 
-Log = Callable[[str], None]
-OpenModel = Callable[[TrackerParameters, Log], tuple[Bundle, StatefulSession]]
+OpenModel = Callable[[TrackerParameters, Opening], tuple[Bundle, StatefulSession]]
 
-
-def open_model(parameters: TrackerParameters, log: Log) -> tuple[Bundle, StatefulSession]:
-    """Load the bundle and open its session, as the parameters say.
-
-    Raises:
-        BundleError: if the bundle is missing, damaged or not understood.
-        BackendError: if the back end is not there or does not fit.
-    """
-    bundle = load_bundle(parameters.model)
-    # Building TensorRT engines takes minutes, and a transition must not: until the node can build
-    # beside tracking, it runs on ONNX Runtime whatever there is.
-    session = open_session(
-        bundle, "onnxruntime", intra_op_threads=parameters.intra_op_threads, log=log
-    )
-    return bundle, session
+TEND_EVERY = 0.2
+"""Seconds between two looks at a build of engines, while nothing else happens."""
 
 
 class Worker:
@@ -46,14 +33,23 @@ class Worker:
     Args:
         outputs: called from the worker's thread.
         open_model: what gives bundle and session; called in the worker's thread.
+        ending: asked while a model is opened, from the worker's thread; True gives that up.
     """
 
-    def __init__(self, outputs: Outputs, open_model: OpenModel = open_model) -> None:
+    def __init__(
+        self,
+        outputs: Outputs,
+        open_model: OpenModel = open_model,
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._out = outputs
         self._open_model = open_model
+        self._ending = ending
+        self._stopping = threading.Event()
         self._mailbox = Mailbox()
         self._history = History()
         self._follower: Follower | None = None
+        self._tracker: Tracker | None = None
         self._session: StatefulSession | None = None
         self._bundle: Bundle | None = None
         self._active = False
@@ -65,6 +61,11 @@ class Worker:
     def bundle(self) -> Bundle | None:
         """The bundle that is open."""
         return self._bundle
+
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopping.is_set()
 
     @property
     def history(self) -> History:
@@ -124,7 +125,11 @@ class Worker:
         )
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Close the session and end the thread; tell whether it ended in ``timeout`` seconds."""
+        """Close the session and end the thread; tell whether it ended in ``timeout`` seconds.
+
+        A model that is being opened is given up.
+        """
+        self._stopping.set()
         self._mailbox.call(self._do_close)
         self._mailbox.close()
         self._thread.join(timeout)
@@ -143,6 +148,7 @@ class Worker:
                 self._look(self._follower, item)
             if self._follower is not None:
                 self._follower.expire()
+                self._tend(self._follower)
 
     def _look(self, follower: Follower, frame: Frame | None) -> None:
         """Follow in the next image, or in one of those missed since the selection's."""
@@ -156,7 +162,24 @@ class Worker:
 
     def _patience(self) -> float | None:
         deadline = None if self._follower is None else self._follower.deadline()
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if isinstance(self._session, ModelSession) and self._session.building:
+            return TEND_EVERY if patience is None else min(patience, TEND_EVERY)
+        return patience
+
+    def _tend(self, follower: Follower) -> None:
+        """Look after what the session runs on."""
+        session, tracker = self._session, self._tracker
+        if not isinstance(session, ModelSession) or tracker is None:
+            return
+        idle = tracker.state is TrackState.IDLE
+        try:
+            # A selection that waits for its image is not held up; it begins on the engines.
+            session.tend(idle and follower.deadline() is None)
+            if session.broken is not None and not idle:
+                self._out.error(follower.clear(session.broken))
+        except Exception as error:  # of publishing; the thread must live on
+            self._out.error(f"{type(error).__name__}: {error}")
 
     def _say_failure(self, call: Call) -> None:
         """Nobody waits for most calls: what they raise is said here. Opening has its reader."""
@@ -166,8 +189,11 @@ class Worker:
 
     def _do_open(self, parameters: TrackerParameters) -> str:
         self._do_close()
-        bundle, session = self._open_model(parameters, self._out.info)
+        cancelled = self._cancelled
+        bundle, session = self._open_model(parameters, Opening(self._out, cancelled))
         try:
+            if cancelled():
+                raise BuildCancelledError(f"opening {bundle.name} was cancelled")
             # Again with the thresholds that the bundle gives.
             values = {name: getattr(parameters, name) for name in parameters.__dataclass_fields__}
             read_parameters(values, bundle)
@@ -183,12 +209,17 @@ class Worker:
         except BaseException:
             session.close()
             raise
-        self._bundle, self._session = bundle, session
+        self._bundle, self._session, self._tracker = bundle, session, tracker
         self._out.status(False, model=bundle.name, backend=session.description)
         return f"{bundle.name} on {session.description}, template and search in {took:.1f} ms"
 
+    def _cancelled(self) -> bool:
+        return self._stopping.is_set() or self._ending()
+
     def _do_activate(self) -> None:
         self._active = True
+        if isinstance(self._session, ModelSession):
+            self._session.resume_build()
         self._out.status(True, state="idle")
 
     def _do_deactivate(self) -> None:
@@ -196,11 +227,13 @@ class Worker:
             self._follower.pause(False)
             self._follower.clear("the node is deactivated")
             self._follower.forget_images()
+            if isinstance(self._session, ModelSession):
+                self._session.halt_build()
         self._active = False
 
     def _do_close(self) -> None:
         self._active = False
-        self._follower = self._bundle = None
+        self._follower = self._bundle = self._tracker = None
         if self._session is not None:
             session, self._session = self._session, None
             session.close()

@@ -14,7 +14,7 @@ from siam_tracker_ros.inference import (
     CacheError,
     EngineBuild,
     EngineError,
-    engines_to_build,
+    EnginesMissingError,
     open_session,
 )
 
@@ -33,6 +33,15 @@ def machine(gpu_machine, build_child, tmp_path):
     return make
 
 
+def why_to_build(bundle, backend="auto", **parameters):
+    """Why engines would be built, or None; nothing is."""
+    try:
+        open_session(bundle, backend, build=False, intra_op_threads=1, **parameters).close()
+    except EnginesMissingError as error:
+        return str(error).removeprefix(f"{bundle.name}: engines have to be built: ")
+    return None
+
+
 def engines(folder):
     return sorted(folder.glob("*.engine"))
 
@@ -46,7 +55,7 @@ def spoil(folder, change):
 def test_engines_are_built_once_then_come_from_the_cache(tiny, crops, machine, backend, why):
     _, _, folder = machine()
     bundle, lines = tiny(), []
-    assert engines_to_build(bundle, backend) == "there is none yet"
+    assert why_to_build(bundle, backend) == "there is none yet"
     first = open_session(bundle, backend, log=lines.append)
     assert lines[0] == "tiny: building TensorRT engines (fp32), once: there is none yet"
     assert any(line.startswith("building the engine of search:") for line in lines)
@@ -54,7 +63,7 @@ def test_engines_are_built_once_then_come_from_the_cache(tiny, crops, machine, b
         f"tiny on TensorRT 10.3 fp32 on Fake GPU 9000, engines just built (backend {backend}: {why})"
     )
     assert len(engines(folder)) == 3  # two graphs, and the builder's measurements
-    assert engines_to_build(bundle, backend) is None
+    assert why_to_build(bundle, backend) is None
     lines.clear()
     second = open_session(bundle, backend, log=lines.append)
     assert lines == [
@@ -80,7 +89,7 @@ def test_damaged_engines_are_built_again(tiny, crops, machine, change, why):
     bundle, lines = tiny(), []
     open_session(bundle, "tensorrt").close()
     spoil(folder, change)
-    assert why in engines_to_build(bundle, "tensorrt")
+    assert why in why_to_build(bundle, "tensorrt")
     session = open_session(bundle, "tensorrt", log=lines.append)
     assert why in lines[0] and "engines just built" in lines[-1]
     assert session.start(*crops(40, 7), SIZE).score == pytest.approx(7 / 255)
@@ -104,7 +113,7 @@ def test_an_engine_that_fits_its_side_car_but_does_not_load_is_built_again(tiny,
     assert "cannot be loaded" in lines[0] and "removed from the cache and built again" in lines[0]
     assert "engines just built" in lines[-1]
     session.close()
-    assert engines_to_build(bundle, "tensorrt") is None
+    assert why_to_build(bundle, "tensorrt") is None
 
 
 def test_an_upgrade_is_noticed_and_said(tiny, machine, gpu_machine, monkeypatch):
@@ -124,7 +133,7 @@ def test_force_rebuild(tiny, machine):
     bundle, lines = tiny(), []
     open_session(bundle).close()
     before = {p: p.stat().st_mtime_ns for p in folder.glob("tiny*.engine")}
-    assert engines_to_build(bundle, force_rebuild=True) == "as asked"
+    assert why_to_build(bundle, force_rebuild=True) == "as asked"
     open_session(bundle, force_rebuild=True, log=lines.append).close()
     assert lines[0].endswith("once: as asked")
     assert all(p.stat().st_mtime_ns > before[p] for p in folder.glob("tiny*.engine"))
@@ -201,12 +210,12 @@ def test_tensorrt_that_is_not_installed(tiny, machine, monkeypatch):
     bundle, lines = tiny(), []
     with pytest.raises(BackendError, match=r"TensorRT cannot be imported.*auto or onnxruntime"):
         open_session(bundle, "tensorrt")
-    auto = open_session(bundle, log=lines.append, intra_op_threads=1)
+    auto = open_session(bundle, allow_fallback=False, log=lines.append, intra_op_threads=1)
     assert "(backend auto: TensorRT cannot be imported" in lines[0] and len(lines) == 1
     assert auto.fallback is None  # auto asks for what is there
     asked = open_session(bundle, "tensorrt", allow_fallback=True, intra_op_threads=1)
     assert "cannot be imported" in asked.fallback
-    assert engines_to_build(bundle) is None
+    assert why_to_build(bundle) is None
     auto.close()
     asked.close()
 
@@ -217,6 +226,25 @@ def test_a_precision_that_the_bundle_lacks(tiny, machine):
         open_session(tiny(), "tensorrt", precision="fp16")
     with pytest.raises(BackendError, match="unknown precision 'half'"):
         open_session(tiny(), precision="half")
+
+
+@pytest.mark.parametrize(("backend", "allowed"), [("auto", True), ("tensorrt", False)])
+def test_not_to_build_is_no_reason_to_fall_back(tiny, machine, backend, allowed):
+    _, _, folder = machine()
+    with pytest.raises(EnginesMissingError, match="tiny: engines have to be built: there is none"):
+        open_session(tiny(), backend, build=False, allow_fallback=allowed)
+    assert engines(folder) == []
+
+
+def test_engines_that_do_not_load_are_removed_where_none_are_to_be_built(tiny, machine):
+    trt, _, folder = machine()
+    bundle = tiny()
+    open_session(bundle).close()
+    load = trt.Runtime.deserialize_cuda_engine
+    trt.Runtime.deserialize_cuda_engine = lambda self, plan: load(self, b"foreign")
+    with pytest.raises(EnginesMissingError, match="there is none yet"):
+        open_session(bundle, build=False)
+    assert [p.name for p in engines(folder) if p.name.startswith("tiny")] == []
 
 
 def test_cancelling_a_build_is_no_reason_to_fall_back(tiny, machine):
@@ -236,7 +264,7 @@ def test_tracking_goes_on_while_engines_are_built(tiny, crops, search, machine):
     """What a node does with build_in_background."""
     machine(step_seconds=0.2)
     bundle = tiny()
-    assert engines_to_build(bundle) == "there is none yet"
+    assert why_to_build(bundle) == "there is none yet"
     slow = open_session(bundle, "onnxruntime", intra_op_threads=1)
     slow.start(*crops(40, 7), SIZE)
     build = EngineBuild(bundle)

@@ -10,23 +10,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from siam_tracker_ros.bundle import Bundle, BundleError, StepResult
+from siam_tracker_ros.nodes.model_session import Opening, open_model
 from siam_tracker_ros.nodes.parameters import TrackerParameters
 from siam_tracker_ros.nodes.tracker_node import main
-from siam_tracker_ros.nodes.worker import open_model
 from siam_tracker_ros.tracking import ColourFinder, FakeSession, fake_bundle
 
 ORANGE = (230, 120, 30)
 
 
-def fake_model(
-    parameters: TrackerParameters, log: Callable[[str], None]
-) -> tuple[Bundle, FakeSession]:
+def fake_model(parameters: TrackerParameters, opening: Opening) -> tuple[Bundle, FakeSession]:
     mode = os.environ.get("FAKE_MODEL", "")
     if parameters.model not in ("fake", "slow", "hang"):
-        return open_model(parameters, log)  # type: ignore[return-value]
+        return open_model(parameters, opening)  # type: ignore[return-value]
     if mode == "refuse":
         raise BundleError("fake/bundle.yaml: crop.search: missing")
     if parameters.model == "hang":

@@ -45,7 +45,10 @@ def test_whole_numbers_stand_for_real_ones() -> None:
         ({"window": True}, "window must be a number, got True"),
         ({"intra_op_threads": 2.0}, "intra_op_threads must be a whole number"),
         ({"intra_op_threads": -1}, "intra_op_threads must be 0 to 256"),
-        ({"backend": "tensorrt"}, "backend must be one of auto, onnxruntime, got 'tensorrt'"),
+        ({"backend": "cuda"}, "backend must be one of auto, onnxruntime, tensorrt, got 'cuda'"),
+        ({"precision": "half"}, "precision must be one of auto, fp32, fp16, int8, got 'half'"),
+        ({"allow_fallback": True}, "allow_fallback must be one of auto, always, never, got True"),
+        ({"build_in_background": "yes"}, "build_in_background must be true or false, got 'yes'"),
         ({"image_transport": "theora"}, "image_transport must be one of raw, compressed"),
         ({"image_reliability": ""}, "image_reliability must be one of"),
         ({"model": ""}, "model must not be empty"),
@@ -60,6 +63,23 @@ def test_what_cannot_be_is_said(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ParameterError) as error:
         read_parameters(values)
     assert words in str(error.value)
+
+
+def test_no_cache_folder_is_the_users() -> None:
+    assert read_parameters({"cache_dir": ""}).cache_dir == ""
+
+
+@pytest.mark.parametrize(
+    ("backend", "allow", "may"),
+    [
+        ("auto", "auto", True),
+        ("tensorrt", "auto", False),
+        ("tensorrt", "always", True),
+        ("auto", "never", False),
+    ],
+)
+def test_when_onnx_runtime_may_stand_in(backend: str, allow: str, may: bool) -> None:
+    assert TrackerParameters(backend=backend, allow_fallback=allow).may_fall_back is may
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

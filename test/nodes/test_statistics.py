@@ -112,6 +112,8 @@ def test_the_status_has_exactly_the_promised_keys() -> None:
         "latency_ms_p95",
         "dropped_transport",
         "dropped_busy",
+        "engine_build",
+        "backend_problem",
     ]
     assert values["score"] == values["stamp"] == values["latency_ms_p50"] == ""
 
@@ -123,6 +125,9 @@ def test_levels() -> None:
     assert Status(state="unconfigured", problem="no such model", failed=True).level == ERROR
     assert Status(state="idle", problem="what is wrong").message == "what is wrong"
     assert Status(state="idle").message == "idle"
+    slow = Status(state="tracking", backend="ONNX Runtime", backend_problem="out of GPU memory")
+    assert slow.level == WARN
+    assert slow.message == "tracking, on ONNX Runtime: out of GPU memory"
 
 
 def test_values_are_printed_for_people() -> None:
