@@ -29,11 +29,13 @@ from siam_tracker_ros.cli.ros_processes import (
 )
 from siam_tracker_ros.evaluation.bundled import DEFAULT_MODEL
 from siam_tracker_ros.evaluation.machine import describe_machine
+from siam_tracker_ros.nodes.follow_scene import HIDINGS, FollowScene
 
 DISTANCE = 2.0
 """Metres that the robot keeps."""
 
 MAX_SPEED = 0.8
+RESTS = ",".join(map(str, HIDINGS))
 START_SECONDS = 120.0
 """What the graph may take to come up, on top of the duration."""
 
@@ -48,6 +50,12 @@ def follow_benchmark(
     rate: Annotated[float, typer.Option(min=5, max=60, help="Camera images a second.")] = 15.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the walk and the patterns.")] = 0,
     hiding: Annotated[bool, typer.Option(help="Let a wall pass before the target.")] = True,
+    rests: Annotated[
+        str, typer.Option(help="Seconds that the wall rests before the target, in turn.")
+    ] = RESTS,
+    search_time: Annotated[
+        float, typer.Option(min=0, max=60, help="The controller's search_time, s; 0: no looking.")
+    ] = 0.0,
     video: Annotated[bool, typer.Option(help="Write the video.")] = True,
 ) -> None:
     """Follow a moving target with a simulated robot, and say how well it went.
@@ -59,11 +67,24 @@ def follow_benchmark(
     to go on when it is seen again, and no driving backwards.
     """
     bundle = load_bundle(model)
+    try:
+        scene = FollowScene(
+            duration, hiding=hiding, seed=seed, rests=[float(rest) for rest in rests.split(",")]
+        )
+    except ValueError as error:
+        raise CommandError(f"--rests {rests}: {error}") from None
     ros2 = require_ros()
     shutil.rmtree(out / "run", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     console.print(f"{bundle.name}, range from {methods}, {duration:g} s; ROS 2", highlight=False)
-    run_graph(ros2, out, model_argument(model), methods, duration, rate, seed, hiding)
+    simulation = {
+        "duration": float(duration),
+        "rate": float(rate),
+        "seed": seed,
+        "hiding": str(hiding).lower(),
+        "rests": f"[{','.join(f'{rest:.3f}' for rest in scene.rests)}]",
+    }
+    run_graph(ros2, out, model_argument(model), methods, simulation, search_time)
     run = read_run(out / "run" / "run.jsonl")
     figures = run_figures(run, DISTANCE, MAX_SPEED)
     problems = shortcomings(figures)
@@ -75,13 +96,15 @@ def follow_benchmark(
         "duration_s": duration,
         "rate_hz": rate,
         "seed": seed,
+        "rests_s": list(scene.rests),
+        "search_time_s": search_time,
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe_machine(),
     }
     write_json(out / "figures.json", figures)
     plot_run(run, out / "follow.png", DISTANCE)
     if video:
-        write_video(run, out / "follow.mp4", duration, seed, hiding, DISTANCE)
+        write_video(run, out / "follow.mp4", scene, DISTANCE)
     show(figures)
     console.print(f"Written to {out}", highlight=False)
     for problem in problems:
@@ -95,10 +118,8 @@ def run_graph(
     out: Path,
     model: str,
     methods: str,
-    duration: float,
-    rate: float,
-    seed: int,
-    hiding: bool,
+    simulation: dict[str, Any],
+    search_time: float,
 ) -> None:
     """Run tracker, localizer, controller and simulator until the simulator ends.
 
@@ -111,15 +132,12 @@ def run_graph(
     launch += [f"distance:={DISTANCE}", f"max_speed:={MAX_SPEED}", "output_frame:=odom"]
     launch += ["target_height:=1.0"]
     parameters = out / "follow_me.yaml"
-    parameters.write_text(PARAMETERS, encoding="utf-8")
+    parameters.write_text(f"{PARAMETERS}    search_time: {search_time:.3f}\n", encoding="utf-8")
     launch.append(f"follow_params_file:={parameters.absolute()}")
     simulator = [ros2, "run", "siam_tracker_ros", "follow_simulator_node", "--ros-args"]
     simulator += ["-r", f"__ns:=/{namespace}", "-r", "controller_status:=follow_controller/status"]
     for name, value in {
-        "duration": float(duration),
-        "rate": float(rate),
-        "seed": seed,
-        "hiding": str(hiding).lower(),
+        **simulation,
         "distance": DISTANCE,
         "depth": str("depth" in methods).lower(),
         "out": (out / "run").absolute(),
@@ -131,7 +149,7 @@ def run_graph(
         stack.enter_context(console.status(f"running in ROS domain {domain}, /{namespace} ..."))
         following = stack.enter_context(Process(launch, out / "launch.log", environment))
         robot = stack.enter_context(Process(simulator, out / "simulator.log", environment))
-        until = time.monotonic() + duration + START_SECONDS + 30
+        until = time.monotonic() + simulation["duration"] + START_SECONDS + 30
         while robot.status is None and time.monotonic() < until:
             time.sleep(0.2)
             if following.status is not None:

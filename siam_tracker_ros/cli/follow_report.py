@@ -271,16 +271,13 @@ SPEED_UP = 8
 """The video of a long run shows every so-many-th image and plays faster accordingly."""
 
 
-def write_video(
-    run: FollowRun, file: Path, duration: float, seed: int, hiding: bool, distance: float
-) -> None:
-    """Write what the camera saw, with the tracker's box, beside a map from above.
+def write_video(run: FollowRun, file: Path, scene: FollowScene, distance: float) -> None:
+    """Write what the camera in ``scene`` saw, with the tracker's box, beside a map from above.
 
     Runs of more than two minutes are shown :data:`SPEED_UP` times as fast.
     """
     from siam_tracker_ros.evaluation.video import VideoFile
 
-    scene = FollowScene(duration, hiding=hiding, seed=seed)
     every = SPEED_UP if run.t[-1] > 120 else 1
     fps = 1 / max(1e-3, float(np.median(np.diff(run.t))))
     with VideoFile(file, scene.width * 2, scene.height, round(fps, 2)) as video:

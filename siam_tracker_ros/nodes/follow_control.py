@@ -8,7 +8,7 @@ allowed to, and slows down to zero when it has no fresh target, no permission, o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from siam_tracker_ros.nodes.parameters import Change
 from siam_tracker_ros.nodes.settings import Settings, as_markdown, setting
@@ -99,6 +99,35 @@ class FollowSettings(Settings):
     rate: float = setting(
         20.0, "Commands a second.", Change.CONFIGURE, low=5.0, high=200.0, unit="1/s"
     )
+    search_time: float = setting(
+        0.0,
+        "How long the robot turns on the spot to look for a target that the tracker says is lost, with "
+        "the dead-man switch held; 0: never.",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
+    search_delay: float = setting(
+        1.0,
+        "It stands for so long first: most come back by themselves.",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
+    search_rate: float = setting(
+        0.3,
+        "Turn rate of looking; slow, for what is blurred is not found.",
+        low=0.01,
+        high=2.0,
+        unit="rad/s",
+    )
+    search_angle: float = setting(
+        0.5,
+        "How far it turns: to the side where the target was, to the other, and to the first again.",
+        low=0.05,
+        high=3.1,
+        unit="rad",
+    )
     zero_hold: float = setting(
         1.0,
         "Zeros are published for so long after a stop; then another may drive.",
@@ -137,6 +166,7 @@ class Command:
         moving: whether a target is being followed; else the robot stops or stands.
         reason: why it does not follow; empty while it does.
         distance, bearing: of the target, m and rad to the left; None without one.
+        searching: whether a lost target is looked for: the robot turns, or is about to.
     """
 
     speed: float
@@ -145,6 +175,7 @@ class Command:
     reason: str = ""
     distance: float | None = None
     bearing: float | None = None
+    searching: bool = False
 
 
 SPEED_MEMORY = 0.6
@@ -152,6 +183,9 @@ SPEED_MEMORY = 0.6
 
 REST = 0.01
 """A lower speed is not worth driving, m/s: it is what is left of the estimate."""
+
+ARRIVED = 0.03
+"""A turn that is so near to where it shall end has ended, rad."""
 
 GAP = 0.7
 """After a longer time without a target its speed is taken to be unknown, seconds."""
@@ -169,6 +203,8 @@ class FollowController:
         self._range: tuple[float, float] | None = None  # time and distance of the newest position
         self._target_speed = 0.0
         self._driven = 0.0  # metres along the target's direction since that position
+        self._side = 0.0  # of the target when it was followed last: 1 left, -1 right, 0 never
+        self._search = _Search()
 
     @property
     def stands(self) -> bool:
@@ -191,16 +227,22 @@ class FollowController:
         self._target, self._range, self._driven = (x, y), (stamp, distance), 0.0
 
     def forget(self) -> None:
-        """Take the target to be gone."""
+        """Take the target to be gone; where it was is still known, for looking for it."""
         self._target = self._range = None
         self._target_speed = 0.0
 
-    def step(self, now: float, stop: str = "") -> Command:
+    def forget_side(self) -> None:
+        """Take the target to be another from now on: the one before is not looked for."""
+        self._side, self._search = 0.0, _Search()
+
+    def step(self, now: float, stop: str = "", search: bool = False) -> Command:
         """Return the command for this moment.
 
         Args:
             now: seconds; time that jumps back or stands still changes no speed.
             stop: a reason to slow down to zero, whatever the target does.
+            search: whether ``stop`` is one for which the robot may look for the target, if the
+                settings say that it shall.
         """
         s = self.settings
         passed = 0.0 if self._time is None else min(max(now - self._time, 0.0), 0.5)
@@ -213,15 +255,23 @@ class FollowController:
             distance, bearing = math.hypot(x, y), math.atan2(y, x)
             self._driven += self._speed * math.cos(bearing) * passed
         speed = turn_rate = 0.0
+        searching = False
         if not stop and distance is not None and bearing is not None:
             speed, turn_rate = self._wanted(distance, bearing)
+            self._side, self._search = math.copysign(1.0, bearing), _Search()
+        elif search and self._side and s.search_time > 0:
+            turned = self._search.turned + self._turn_rate * passed
+            self._search, turn_rate = self._search.after(passed, turned, self._side, s)
+            searching = not self._search.over
+        elif self._search.time > 0:
+            self._search = replace(self._search, over=True)  # what was interrupted is not resumed
         self._speed = self._ramped(self._speed, speed, passed)
         change = s.turn_acceleration * passed
         self._turn_rate += min(max(turn_rate - self._turn_rate, -change), change)
         if stop:
             self._range = None  # its speed is learnt anew
             self._target_speed = 0.0
-        return Command(self._speed, self._turn_rate, not stop, stop, distance, bearing)
+        return Command(self._speed, self._turn_rate, not stop, stop, distance, bearing, searching)
 
     def _wanted(self, distance: float, bearing: float) -> tuple[float, float]:
         s = self.settings
@@ -247,6 +297,37 @@ class FollowController:
         rate = s.acceleration if abs(wanted) > abs(speed) else s.deceleration
         change = rate * passed
         return speed + min(max(wanted - speed, -change), change)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Looking for a lost target: to the side where it was, to the other, and to the first again.
+
+    Attributes:
+        time: seconds since the loss.
+        turned: radians to the left since then.
+        leg: which of the three turns is under way.
+        over: whether it has come to its end.
+    """
+
+    time: float = 0.0
+    turned: float = 0.0
+    leg: int = 0
+    over: bool = False
+
+    def after(
+        self, passed: float, turned: float, side: float, s: FollowSettings
+    ) -> tuple[_Search, float]:
+        """Return the search ``passed`` seconds later, and the turn rate wanted then."""
+        time = self.time + passed
+        over = self.over or time >= s.search_delay + s.search_time
+        if over or time < s.search_delay:
+            return _Search(time, turned, self.leg, over), 0.0
+        left = s.search_angle * side * (1.0, -1.0, 1.0)[self.leg] - turned
+        if abs(left) < ARRIVED:
+            return _Search(time, turned, min(self.leg + 1, 2), self.leg == 2), 0.0
+        rate = min(s.search_rate, s.max_turn_rate, s.bearing_gain * abs(left))
+        return _Search(time, turned, self.leg, False), math.copysign(rate, left)
 
 
 def _beyond(error: float, tolerance: float) -> float:

@@ -61,6 +61,8 @@ class FollowControllerNode(Node):
         self._controller = FollowController(values)
         self._stamp = 0  # of the newest pose that was taken
         self._lost = ""  # why the newest detection may not be followed
+        self._gone = False  # whether it says that the target is lost
+        self._detected = -math.inf  # when it came, on the steady clock
         self._target_id = ""
         self._permission: tuple[bool, float] | None = None  # and when, on the steady clock
         self._time, self._time_moved = 0, time.monotonic()
@@ -115,12 +117,15 @@ class FollowControllerNode(Node):
     def _on_detection(self, message: Detection2D) -> None:
         """Stop at once where the tracker itself says that the target is not there."""
         least = self._settings.values.min_score
-        if not message.results:
+        self._gone, self._detected = not message.results, time.monotonic()
+        if self._gone:
             self._lost = "the target is lost"
         elif not message.results[0].hypothesis.score >= least:
             self._lost = f"the score is below min_score = {least:g}"
         else:
             self._lost = ""
+        if message.id != self._target_id:
+            self._controller.forget_side()
         if self._lost or message.id != self._target_id:
             self._controller.forget()
             self._stamp = 0
@@ -192,7 +197,8 @@ class FollowControllerNode(Node):
                 self._stamp = 0
                 command = Command(0.0, 0.0, False, "the clock stands still (/clock, use_sim_time)")
             else:
-                command = self._controller.step(now / SECOND, self._why_not(now))
+                stop = self._why_not(now)
+                command = self._controller.step(now / SECOND, stop, self._may_search(stop))
         except Exception as error:
             command = Command(0.0, 0.0, False, f"{type(error).__name__}: {error}")
             self._controller = FollowController(self._settings.values)
@@ -219,12 +225,21 @@ class FollowControllerNode(Node):
             return "no fresh pose"
         return ""
 
+    def _may_search(self, stop: str) -> bool:
+        """Return whether the robot stops only because a tracker that is alive says lost."""
+        silent = time.monotonic() - self._detected > self._settings.values.target_timeout
+        return self._gone and not silent and bool(stop) and stop == self._lost
+
     def _drive(self, command: Command) -> None:
         """Publish a command; after a stop zeros for a while, then nothing, so that others may drive."""
-        changed = (command.moving, command.reason) != (self._command.moving, self._command.reason)
-        self._command = command
+        before, self._command = self._command, command
+        changed = (command.moving, command.searching, command.reason) != (
+            before.moving,
+            before.searching,
+            before.reason,
+        )
         now = time.monotonic()
-        if command.moving or command.speed or command.turn_rate:
+        if command.moving or command.searching or command.speed or command.turn_rate:
             self._zero_since, self._silent = None, False
         elif self._zero_since is None:
             self._zero_since = now
@@ -234,7 +249,7 @@ class FollowControllerNode(Node):
             self._send(command.speed, command.turn_rate)
         if changed:
             what = "follows" if command.moving else f"stops: {command.reason}"
-            self.get_logger().info(what)
+            self.get_logger().info(f"{what}, and looks for it" if command.searching else what)
             self._publish_status()
 
     def _send(self, speed: float, turn_rate: float) -> None:
@@ -265,7 +280,7 @@ class FollowControllerNode(Node):
                 command.reason or "follows",
                 "",
                 {
-                    "state": "following" if command.moving else "stopped",
+                    "state": _state(command),
                     "reason": command.reason,
                     **{k: "" if v is None else f"{v:.3f}" for k, v in number.items()},
                 },
@@ -281,6 +296,12 @@ class FollowControllerNode(Node):
             self._send(0.0, 0.0)
             time.sleep(0.02)
         self._cmd_vel.wait_for_all_acked(Duration(seconds=1))
+
+
+def _state(command: Command) -> str:
+    if command.moving:
+        return "following"
+    return "searching" if command.searching else "stopped"
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ above the robot's middle. The same seed gives the same walk and the same pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,6 +33,7 @@ HIDINGS = (0.5, 1.0, 2.0)
 """Seconds for which the wall rests before the target, in turn; coming and going take MOVING each."""
 
 MOVING = 1.5
+LONGEST_REST = HIDING_PERIOD - 2 * MOVING - 5.0
 BESIDE = 2.2
 """Where the wall comes from and goes to, metres beside the line of sight."""
 
@@ -82,6 +84,11 @@ class FollowScene:
         fov: of the camera, radians across.
         hiding: whether the wall passes.
         seed: of the walk and the patterns.
+        rests: seconds for which the wall rests before the target, in turn; below
+            :data:`LONGEST_REST`.
+
+    Raises:
+        ValueError: if ``rests`` cannot be.
     """
 
     def __init__(
@@ -92,7 +99,11 @@ class FollowScene:
         fov: float = math.radians(75),
         hiding: bool = True,
         seed: int = 0,
+        rests: Sequence[float] = HIDINGS,
     ) -> None:
+        if not rests or not all(0 <= rest <= LONGEST_REST for rest in rests):
+            raise ValueError(f"rests must be of 0 to {LONGEST_REST:g} s, got {list(rests)}")
+        self.rests = tuple(rests)
         self.width, self.height, self.hiding, self.duration = width, height, hiding, duration
         self.focal = width / 2 / math.tan(fov / 2)
         self.cx, self.cy = (width - 1) / 2, (height - 1) / 2
@@ -134,7 +145,7 @@ class FollowScene:
         if not self.hiding or t < FIRST_HIDING:
             return None
         round_, since = divmod(t - FIRST_HIDING, HIDING_PERIOD)
-        rest = HIDINGS[int(round_) % len(HIDINGS)]
+        rest = self.rests[int(round_) % len(self.rests)]
         side = 1.0 if int(round_) % 2 else -1.0
         if since < MOVING:
             return side * BESIDE * (1 - since / MOVING)

@@ -6,8 +6,8 @@ holds the dead-man switch, and drives as `cmd_vel` says. What happened, with the
 on; exit status 1 says that none came.
 
 Parameters: duration (s), rate (images a second), seed, hiding (whether a wall passes before the target),
-distance (m to the target at the start), depth (whether depth images are published), out (folder),
-start_timeout (s).
+rests (s that the wall rests before it, in turn), distance (m to the target at the start), depth (whether
+depth images are published), out (folder), start_timeout (s).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, Header
 from vision_msgs.msg import Detection2D
 
-from siam_tracker_ros.nodes.follow_scene import CAMERA_HEIGHT, FollowScene, Place
+from siam_tracker_ros.nodes.follow_scene import CAMERA_HEIGHT, HIDINGS, FollowScene, Place
 from siam_tracker_ros.nodes.frames import to_nanoseconds
 from siam_tracker_ros.nodes.messages import to_bytes, to_detection, to_image
 from siam_tracker_ros.nodes.spinning import interrupted_once
@@ -59,6 +59,7 @@ class FollowSimulator(Node):
             "rate": 15.0,
             "seed": 0,
             "hiding": True,
+            "rests": list(HIDINGS),
             "distance": 2.0,
             "depth": True,
             "out": "follow_run",
@@ -68,7 +69,10 @@ class FollowSimulator(Node):
             self.declare_parameter(name, default)
         self.duration = float(self._value("duration"))
         self.scene = FollowScene(
-            self.duration, hiding=bool(self._value("hiding")), seed=int(self._value("seed"))
+            self.duration,
+            hiding=bool(self._value("hiding")),
+            seed=int(self._value("seed")),
+            rests=self._value("rests"),
         )
         self.place = self.scene.start(float(self._value("distance")))
         self.speed = self.turn_rate = 0.0

@@ -183,17 +183,37 @@ def test_without_tf_it_stands_and_says_so(robot: Robot, controller: Any) -> None
     robot.remote.wait(lambda: "no TF from 'somewhere' to 'base_link'" in controller.output)
 
 
-def test_parameters_are_checked_together_and_taken_while_it_runs(
-    robot: Robot, controller: Any, remote: Any
-) -> None:
+@pytest.fixture
+def change(remote: Any) -> Callable[..., Any]:
+    """Change parameters of the controller; the result."""
     from rcl_interfaces.srv import SetParametersAtomically
     from rclpy.parameter import Parameter
 
-    def change(**values: Any) -> Any:
+    def do(**values: Any) -> Any:
         parameters = [Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]
         name = "follow_controller/set_parameters_atomically"
         return remote.call(SetParametersAtomically, name, parameters=parameters).result
 
+    return do
+
+
+def test_it_looks_for_a_lost_target_if_asked_and_while_it_may(
+    robot: Robot, change: Callable[..., Any]
+) -> None:
+    assert change(search_time=30.0, search_delay=0.2).successful
+    try:
+        robot.drives()
+        lost = (lambda: robot.detect(False), robot.pose)
+        robot.until(lambda: robot.commands[-1][2] > 0.2, robot.permit, *lost, what="looking")
+        assert robot.speed == 0.0
+        assert robot.stands(lambda: robot.permit(False), *lost) < STOP
+    finally:
+        assert change(search_time=0.0, search_delay=1.0).successful
+
+
+def test_parameters_are_checked_together_and_taken_while_it_runs(
+    robot: Robot, change: Callable[..., Any]
+) -> None:
     assert "minimum_distance" in change(distance=0.4).reason
     assert "when the node starts" in change(stamped=True).reason
     assert change(distance=3.0).successful

@@ -168,6 +168,81 @@ def test_a_robot_stays_with_a_walking_target(seed: int) -> None:
     assert np.percentile(bearings, 95) < 0.3
 
 
+SEARCHING = FollowSettings(search_time=10.0)
+LOST = "the target is lost"
+
+
+def follow_then_lose(
+    controller: FollowController, y: float, seconds: float, search: bool = True
+) -> list[Any]:
+    """Follow a target ``y`` metres to the left, then lose it; the commands from the loss on."""
+    drive(controller, 1.0, 2.0, y)
+    controller.forget()
+    steps = range(1, round(seconds / STEP) + 1)
+    return [controller.step(1.0 + i * STEP, LOST, search) for i in steps]
+
+
+def test_a_lost_target_is_not_looked_for_unasked() -> None:
+    for controller, search in (
+        (FollowController(PLAIN), True),
+        (FollowController(SEARCHING), False),
+    ):
+        commands = follow_then_lose(controller, 0.5, 15.0, search)
+        assert all((c.speed, c.turn_rate) == (0.0, 0.0) for c in commands[20:])
+        assert not any(c.searching for c in commands)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_it_looks_to_the_side_where_it_was_to_the_other_and_to_the_first_again(side: int) -> None:
+    s = SEARCHING
+    commands = follow_then_lose(FollowController(s), 0.3 * side, 15.0)
+    turned = side * np.cumsum([c.turn_rate * STEP for c in commands])
+    settled = round(0.9 * s.search_delay / STEP)  # it stands before it looks
+    assert commands[settled].turn_rate == 0.0 and commands[settled].speed == 0.0
+    furthest = int(np.argmax(turned[:100]))
+    assert turned[furthest] == pytest.approx(s.search_angle, abs=0.05)
+    assert np.min(turned[furthest:]) == pytest.approx(-s.search_angle, abs=0.05)
+    assert turned[-1] == pytest.approx(s.search_angle, abs=0.05)
+    slow = [abs(c.turn_rate) for c in commands[settled:]]
+    assert max(slow) <= s.search_rate + 1e-9
+    assert all(c.speed == 0.0 and c.reason == LOST and not c.moving for c in commands[settled:])
+    assert commands[settled].searching and not commands[-1].searching
+    assert commands[-1].turn_rate == 0.0
+
+
+def test_looking_ends_in_time_with_a_stop_and_is_not_resumed() -> None:
+    commands = follow_then_lose(FollowController(FollowSettings(search_time=2.0)), 0.5, 8.0)
+    assert not any(c.turn_rate or c.searching for c in commands[round(4.0 / STEP) :])
+    controller = FollowController(SEARCHING)
+    commands = follow_then_lose(controller, 0.5, 2.0)
+    assert commands[-1].turn_rate > 0.2
+    t = 3.0
+    for why, search in (("the dead-man switch is not held", False), (LOST, True)):
+        for _ in range(20):
+            t += STEP
+            command = controller.step(t, why, search)
+        assert command.turn_rate == 0.0 and not command.searching
+
+
+def test_what_was_never_followed_or_is_another_is_not_looked_for() -> None:
+    controller = FollowController(SEARCHING)
+    controller.see(0.0, 2.0, 1.0)
+    assert not any(controller.step(i * STEP, LOST, True).turn_rate for i in range(100))
+    drive(controller, 1.0, 2.0, 0.5, 10.0)
+    controller.forget_side()
+    commands = [controller.step(11.0 + i * STEP, LOST, True) for i in range(1, 100)]
+    assert not any(c.searching for c in commands) and commands[-1].turn_rate == 0.0
+
+
+def test_once_found_it_follows_and_the_next_search_is_a_new_one() -> None:
+    controller = FollowController(SEARCHING)
+    assert follow_then_lose(controller, 0.5, 3.0)[-1].searching
+    controller.see(4.05, 2.0, -0.5)
+    assert controller.step(4.05).moving
+    commands = [controller.step(4.05 + i * STEP, LOST, True) for i in range(1, 50)]
+    assert commands[-1].searching and commands[-1].turn_rate < -0.1
+
+
 @pytest.mark.parametrize(
     ("values", "word"),
     [
