@@ -119,6 +119,7 @@ class EngineBuild:
         """Return what :meth:`wait` returns, or raise what it raises, once :attr:`done`."""
         end = self._end or {}
         self._process.wait()
+        self._close_stdin()
         if end.get("event") == "done":
             return dict(end["graphs"])
         if self._cancelled:
@@ -134,9 +135,7 @@ class EngineBuild:
         """Stop the build and wait until its process is gone; the cache stays as it was."""
         if self._process.poll() is None:
             self._cancelled = True
-            with contextlib.suppress(OSError):
-                if self._process.stdin is not None:
-                    self._process.stdin.close()  # tells it to stop
+            self._close_stdin()  # tells it to stop
             try:
                 self._process.wait(_CANCEL_S)
             except subprocess.TimeoutExpired:
@@ -144,6 +143,11 @@ class EngineBuild:
                 self._process.wait()
         for reader in self._readers:
             reader.join()
+
+    def _close_stdin(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     def _read_events(self) -> None:
         stream = self._process.stdout

@@ -341,10 +341,8 @@ class ModelSession:
             session.close()
             raise
         self._replace(session, backend_problem=reason)
-        self._out.error(
-            f"{self._bundle.name}: {reason}; ONNX Runtime goes on. A target that was followed is "
-            "looked for as it was when it was selected"
-        )
+        what = "" if self._begun is None else ", with the target as it was when it was selected"
+        self._out.error(f"{self._bundle.name}: {reason}; ONNX Runtime goes on{what}")
         return result
 
     def _replace(self, session: BoundSession, **status: str) -> None:

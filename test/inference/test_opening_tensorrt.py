@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 
 import pytest
@@ -267,6 +269,7 @@ def test_tracking_goes_on_while_engines_are_built(tiny, crops, search, machine):
     assert why_to_build(bundle) == "there is none yet"
     slow = open_session(bundle, "onnxruntime", intra_op_threads=1)
     slow.start(*crops(40, 7), SIZE)
+    held = set(os.listdir("/proc/self/fd"))
     build = EngineBuild(bundle)
     steps = 0
     while not build.done:
@@ -275,6 +278,8 @@ def test_tracking_goes_on_while_engines_are_built(tiny, crops, search, machine):
         time.sleep(0.01)
     assert steps > 10
     build.result()
+    assert set(os.listdir("/proc/self/fd")) == held
+    assert not [t for t in threading.enumerate() if t.name.startswith("build")]
     lines = []
     fast = open_session(bundle, log=lines.append)
     assert "engines from the cache" in lines[-1] and len(lines) == 1
