@@ -151,12 +151,15 @@ class EngineCache:
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        self._remove_leftovers(entry)
+        # A folder that cannot be tidied up is no error; one that cannot be written to tells so itself.
+        with contextlib.suppress(OSError):
+            self._remove_leftovers(entry)
         # Between the two renames the old side-car does not fit the new engine: a reader then sees
         # no entry, never a wrong one.
         self._write(entry.name, ENGINE, data)
         self._write(entry.name, SIDE_CAR, json.dumps(side_car, indent=1).encode() + b"\n")
-        self._remove_oldest(entry)
+        with contextlib.suppress(OSError):
+            self._remove_oldest(entry)
 
     def discard(self, entry: Entry) -> None:
         """Remove an entry that turned out not to work; nothing happens if it is not there."""

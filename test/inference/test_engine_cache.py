@@ -266,11 +266,31 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
         EngineCache(tmp_path / "file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_said(tmp_path):
+@pytest.fixture
+def not_root():
+    """Root may write everywhere: be somebody else for the test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_folder_without_permission_is_said(tmp_path, request):
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(CacheError, match="Permission denied"):
+    request.getfixturevalue("not_root")
+    with pytest.raises(CacheError, match=r"cannot be made: Permission denied.*cache_dir"):
         EngineCache(tmp_path / "closed" / "engines")
+
+
+def test_a_folder_that_lost_its_permission_is_said(cache, request):
+    cache.folder.chmod(0o500)
+    request.getfixturevalue("not_root")
+    with pytest.raises(CacheError, match="Permission denied"):
+        cache.store(ENTRY, DATA)
+    with pytest.raises(CacheError, match="Permission denied"), cache.lock(ENTRY):
+        pytest.fail("there can be no lock")
 
 
 def test_the_users_cache_folder(monkeypatch):
