@@ -11,9 +11,19 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_float,
+    c_int,
+    c_size_t,
+    c_ubyte,
+    c_uint,
+    c_uint64,
+    c_void_p,
+)
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +61,11 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemFreeHost": (c_void_p,),
     "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+    "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
+    "cuEventCreate": (POINTER(c_void_p), c_uint),
+    "cuEventRecord": (c_void_p, c_void_p),
+    "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cuEventDestroy_v2": (c_void_p,),
     "cuStreamCreate": (POINTER(c_void_p), c_uint),
     "cuStreamSynchronize": (c_void_p,),
     "cuStreamDestroy_v2": (c_void_p,),
@@ -63,6 +78,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuGraphDestroy": (c_void_p,),
 }
 _NOT_EVERYWHERE = ("cuGraphInstantiateWithFlags", "cuGraphInstantiate_v2")
+
+T = TypeVar("T")
 
 
 @functools.lru_cache(maxsize=1)
@@ -235,6 +252,22 @@ class Context:
             CudaError: if it cannot be captured; the stream can be used as before.
             Exception: what ``enqueue`` raises.
         """
+
+        def instantiate(recorded: int) -> int:
+            if hasattr(load_library(), "cuGraphInstantiateWithFlags"):
+                return int(_ask("cuGraphInstantiateWithFlags", c_void_p, recorded, 0))
+            return int(_ask("cuGraphInstantiate_v2", c_void_p, recorded, None, None, 0))
+
+        handle = self.record(stream, enqueue, instantiate)
+        self._owned.append(lambda: call("cuGraphExecDestroy", handle))
+        return Graph(handle, stream)
+
+    def record(self, stream: Stream, enqueue: Callable[[], None], use: Callable[[int], T]) -> T:
+        """Record what ``enqueue`` puts on the stream; return what ``use`` makes of the CUgraph.
+
+        Raises:
+            CudaError, Exception: see :meth:`capture`; what ``use`` raises.
+        """
         call("cuStreamBeginCapture_v2", stream.handle, _CAPTURE_THREAD_LOCAL)
         try:
             enqueue()
@@ -245,16 +278,15 @@ class Context:
             if recorded.value:
                 call("cuGraphDestroy", recorded.value)
             raise
-        recorded_handle = _end_capture(stream.handle)
+        handle = _end_capture(stream.handle)
         try:
-            if hasattr(load_library(), "cuGraphInstantiateWithFlags"):
-                handle = _ask("cuGraphInstantiateWithFlags", c_void_p, recorded_handle, 0)
-            else:
-                handle = _ask("cuGraphInstantiate_v2", c_void_p, recorded_handle, None, None, 0)
+            return use(handle)
         finally:
-            call("cuGraphDestroy", recorded_handle)
-        self._owned.append(lambda: call("cuGraphExecDestroy", handle))
-        return Graph(handle, stream)
+            call("cuGraphDestroy", handle)
+
+    def event(self) -> Event:
+        """Make a mark for a stream that knows its time; close it when done."""
+        return Event(_ask("cuEventCreate", c_void_p, 0))
 
     def close(self) -> None:
         """Free everything, newest first, and release the context. A second call does nothing."""
@@ -300,6 +332,10 @@ class Stream:
         """Queue a copy to page-locked host memory."""
         call("cuMemcpyDtoHAsync_v2", target.ctypes.data, address, target.nbytes, self.handle)
 
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Queue a copy from GPU memory to GPU memory."""
+        call("cuMemcpyDtoDAsync_v2", target, source, size, self.handle)
+
     def clear(self, address: int, size: int) -> None:
         """Queue filling memory with zeros."""
         call("cuMemsetD8Async", address, 0, size, self.handle)
@@ -307,6 +343,25 @@ class Stream:
     def synchronize(self) -> None:
         """Wait until everything queued is done."""
         call("cuStreamSynchronize", self.handle)
+
+
+class Event:
+    """A mark in a stream, with the time at which the GPU came to it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def record(self, stream: Stream) -> None:
+        """Put the mark behind what is queued on the stream."""
+        call("cuEventRecord", self._handle, stream.handle)
+
+    def milliseconds_since(self, earlier: Event) -> float:
+        """Return the GPU's time between two marks; both streams must have been synchronised."""
+        return float(_ask("cuEventElapsedTime", c_float, earlier._handle, self._handle))
+
+    def close(self) -> None:
+        """Give the mark back."""
+        call("cuEventDestroy_v2", self._handle)
 
 
 class Graph:

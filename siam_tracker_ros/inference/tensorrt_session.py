@@ -17,12 +17,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from siam_tracker_ros.bundle import Bundle, GraphSpec, TensorSpec
+from siam_tracker_ros.bundle import Bundle, GraphSpec, StepResult, TensorSpec
 from siam_tracker_ros.inference.bound_session import (
     RESULTS,
     Array,
@@ -49,6 +50,8 @@ from siam_tracker_ros.inference.trt_module import (
 )
 
 _GRAPHS = ("template", "search")
+
+T = TypeVar("T")
 
 _NARROWED = {"int64": "int32"}
 """TensorRT 8 gives 64-bit inputs and outputs 32 bits."""
@@ -85,6 +88,8 @@ class TensorRTSession(BoundSession):
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._context = Context(gpu)
+        self._last: _Run | None = None
+        self._staging: npt.NDArray[np.uint8] | None = None
         self._engines: dict[str, _Engine] = {}
         try:
             self._stream = self._context.stream()
@@ -105,6 +110,74 @@ class TensorRTSession(BoundSession):
             self._release()
             raise
 
+    # --- for checks and benchmarks; tracking uses none of it -------------------------------------
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """Every output of the last search, the state's new values included, copied to the host.
+
+        Raises:
+            BackendError: before the first search, or if the GPU fails.
+        """
+        self._enter()
+        if self._last is None:
+            raise BackendError("no search yet")
+        tensors = self._bundle.graphs["search"].outputs
+        if self._staging is None:
+            self._staging, _ = self._context.host_memory(max(map(_bytes_of, tensors)))
+        found: dict[str, Array] = {}
+        for tensor in tensors:
+            part = self._staging[: _bytes_of(tensor)]
+            self._stream.download(part, self._last.addresses[tensor.name])
+            self._stream.synchronize()
+            found[tensor.name] = part.copy().view(np.dtype(tensor.dtype)).reshape(tensor.shape)
+        return found
+
+    def time_steps(self, count: int) -> list[float]:
+        """Return the GPU's time for each of ``count`` steps in milliseconds, copies included.
+
+        They are queued one behind the other, each on the state that the one before it left, all on
+        the crop of the last step. The track is over afterwards.
+
+        Raises:
+            BackendError: before ``start``, or if the GPU fails.
+        """
+        runs = self._both_directions()
+        self._started = self._pending = False
+        marks = [self._context.event() for _ in range(count + 1)]
+        try:
+            marks[0].record(self._stream)
+            for index, mark in enumerate(marks[1:]):
+                runs[index % 2].queue()
+                mark.record(self._stream)
+            self._stream.synchronize()
+            return [b.milliseconds_since(a) for a, b in pairwise(marks)]
+        finally:
+            for mark in marks:
+                mark.close()
+
+    def inspect_step(self, look: Callable[[int], T]) -> T:
+        """Record a step, run nothing, and return what ``look`` says of the recorded CUgraph.
+
+        Raises:
+            BackendError: before ``start``, or if a step cannot be recorded.
+        """
+        run = self._both_directions()[0]
+        return self._context.record(self._stream, run.enqueue, look)
+
+    def _both_directions(self) -> list[_Run]:
+        self._enter()
+        if not self._started:
+            raise BackendError("step before start: there is no target")
+        row = self._runs.step[self._constant]
+        runs = [row[1 - self._current], row[self._current]]
+        return [run for run in runs if isinstance(run, _Run)]
+
+    def _run_search(self, run: Run, check: bool = True) -> StepResult:
+        assert isinstance(run, _Run)
+        self._last = run
+        return super()._run_search(run, check)
+
     def _enter(self) -> None:
         super()._enter()
         # CUDA's current context is the calling thread's; the session may have changed hands.
@@ -114,7 +187,7 @@ class TensorRTSession(BoundSession):
         # TensorRT's objects before the memory and the context that they use.
         for engine in self._engines.values():
             engine.close()
-        self._engines = {}
+        self._engines, self._last, self._staging = {}, None, None
         self._runtime = None
         self._context.close()
 
@@ -289,17 +362,14 @@ class _Run(Run):
         inputs: _Block,
         results: _Block | None,
     ) -> None:
-        self._engine, self._stream, self._addresses = engine, stream, addresses
+        self._engine, self._stream, self.addresses = engine, stream, addresses
         self._inputs, self._results = inputs, results
         self.graph: Graph | None = None
 
     def run(self) -> None:
         """Run it; results, if it has any, are in their arrays afterwards."""
         try:
-            if self.graph is not None:
-                self.graph.launch()
-            else:
-                self.enqueue()
+            self.queue()
         except BackendError:
             # What was queued before still reads the inputs, which are written to again next.
             with contextlib.suppress(CudaError):
@@ -308,10 +378,17 @@ class _Run(Run):
         if self._results is not None:
             self._stream.synchronize()
 
+    def queue(self) -> None:
+        """Queue it as it is run: the captured graph, or call by call."""
+        if self.graph is not None:
+            self.graph.launch()
+        else:
+            self.enqueue()
+
     def enqueue(self) -> None:
-        """Queue copies and execution."""
+        """Queue copies and execution, call by call."""
         self._inputs.upload(self._stream)
-        self._engine.enqueue(self._stream, self._addresses)
+        self._engine.enqueue(self._stream, self.addresses)
         if self._results is not None:
             self._results.download(self._stream)
 

@@ -8,8 +8,9 @@ import pytest
 
 from siam_tracker_ros.bundle import Bundle
 from siam_tracker_ros.deployment.export import export_bundle
-from siam_tracker_ros.deployment.parity import compare_trajectories, failures, measure_parity
+from siam_tracker_ros.deployment.parity import failures, measure_parity
 from siam_tracker_ros.deployment.torch_session import TorchSession
+from siam_tracker_ros.evaluation.agreement import compare_trajectories
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 from siam_tracker_ros.geometry import ArrayPicture, Box
 from siam_tracker_ros.tracking import Tracker, TrackerSettings
@@ -98,11 +99,13 @@ def test_trajectories_that_part():
         "median_iou": 1.0,
         "min_iou": 1.0,
         "first_divergence": None,
+        "lost": 0,
     }
     parted = compare_trajectories(still, moved)
     assert parted["first_divergence"] == 3
     assert parted["min_iou"] == pytest.approx(18 / 22, abs=1e-6)
     assert parted["median_iou"] == 1.0
+    assert compare_trajectories(still, [*still[:4], Box(90, 50, 20, 20)])["lost"] == 1
 
 
 def test_report_of_nonsense_fails():
@@ -128,3 +131,11 @@ def test_a_trajectory_may_differ_by_what_noise_does_to_the_network_itself():
         "a: median IoU of the trajectories is 0.9700 (the network's own noise: 0.9990)"
     ]
     assert failures(report(0.9, 0.98))
+
+
+def test_a_trajectory_that_leaves_the_other_counts_as_lost():
+    entry = {"clip": "a", "median_iou": 1.0, "lost": 3, "noise": {"median_iou": 1.0, "lost": 0}}
+    parity = {"onnxruntime": {"outputs": [], "trajectories": [entry]}}
+    assert failures(parity) == ["a: the trajectories do not touch in 3 frames"]
+    entry["noise"]["lost"] = 1
+    assert failures(parity) == []

@@ -11,6 +11,7 @@ counted and may be made to fail.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class FakeCuda:
         self.host: dict[int, tuple[object, int]] = {}  # pointer -> (buffer, device address)
         self.streams: dict[int, FakeStream] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, float | None] = {}
+        self.nodes: dict[int, tuple[str, int]] = {}
         self.execs: dict[int, list[Callable[[], None]]] = {}
         self.copies: list[tuple[str, int]] = []  # ("in" or "out", bytes), as they happen
 
@@ -162,6 +165,7 @@ class FakeCuda:
             self.view(address, size)[:] = self._pinned(pointer, size)
             self.copies.append(("in", size))
 
+        copy.node = ("in", size)
         self.enqueue(stream, copy)
 
     def _cuMemcpyDtoHAsync_v2(self, pointer, address, size, stream):
@@ -169,7 +173,48 @@ class FakeCuda:
             self._pinned(pointer, size)[:] = self.view(address, size)
             self.copies.append(("out", size))
 
+        copy.node = ("out", size)
         self.enqueue(stream, copy)
+
+    def _cuMemcpyDtoDAsync_v2(self, target, source, size, stream):
+        def copy():
+            self.view(target, size)[:] = self.view(source, size)
+
+        self.enqueue(stream, copy)
+
+    def _cuEventCreate(self, event, flags):
+        event._obj.value = 0xE000 + self.calls["cuEventCreate"]
+        self.events[event._obj.value] = None
+
+    def _cuEventRecord(self, event, stream):
+        def mark():
+            self.events[event] = time.perf_counter()
+
+        self.enqueue(stream, mark)
+
+    def _cuEventElapsedTime(self, milliseconds, first, second):
+        milliseconds._obj.value = 1000 * (self.events[second] - self.events[first])
+
+    def _cuEventDestroy_v2(self, event):
+        del self.events[event]
+
+    def _cuGraphGetNodes(self, graph, nodes, count):
+        copies = [work for work in self.graphs[graph.value] if hasattr(work, "node")]
+        if nodes is not None:
+            for index, work in enumerate(copies):
+                self.nodes[0xD000 + index] = work.node
+                nodes[index] = 0xD000 + index
+        count._obj.value = len(copies)
+
+    def _cuGraphNodeGetType(self, node, kind):
+        kind._obj.value = 1
+
+    def _cuGraphMemcpyNodeGetParams(self, node, parameters):
+        direction, size = self.nodes[node.value]
+        made = parameters._obj
+        host, device = 1, 2
+        made.source_kind, made.target_kind = (host, device) if direction == "in" else (device, host)
+        made.width, made.height, made.depth = size, 1, 1
 
     def _cuStreamCreate(self, stream, flags):
         handle = 0x51 + len(self.streams)

@@ -74,6 +74,21 @@ int cuMemcpyHtoDAsync_v2(u64 d, const void* h, size_t n, void* s) {
 int cuMemcpyDtoHAsync_v2(void* h, u64 d, size_t n, void* s) {
     Work w = {h, (void*)d, n, 0, 0}; return enqueue(w, s);
 }
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t n, void* s) {
+    Work w = {(void*)to, (void*)from, n, 0, 0}; return enqueue(w, s);
+}
+int cuEventCreate(void** e, unsigned flags) {
+    *e = calloc(1, sizeof(float));
+    allocations++;
+    return flags;
+}
+int cuEventRecord(void* e, void* s) {
+    static float now;
+    *(float*)e = now += 1.5f;
+    return s == &stream ? 0 : 400;
+}
+int cuEventElapsedTime(float* ms, void* a, void* b) { *ms = *(float*)b - *(float*)a; return 0; }
+int cuEventDestroy_v2(void* e) { free(e); allocations--; return 0; }
 int cuStreamCreate(void** s, unsigned flags) { *s = &stream; allocations++; return flags == 1 ? 0 : 1; }
 int cuStreamSynchronize(void* s) {
     for (int i = 0; i < stream.count; i++) apply(stream.work + i);
@@ -180,6 +195,39 @@ def test_a_graph_repeats_what_was_captured(library):
         graph.launch()
         stream.synchronize()
         assert (target == value).all()
+    context.close()
+    assert library.left() == 0
+
+
+def test_copies_within_the_gpu_and_the_time_between_two_marks(library):
+    context = cuda.Context(cuda.find_gpu())
+    stream = context.stream()
+    source, _ = context.host_memory(64)
+    target, _ = context.host_memory(64)
+    one, other = context.memory(64), context.memory(64)
+    source[:] = 5
+    marks = [context.event(), context.event()]
+    marks[0].record(stream)
+    stream.upload(one, source)
+    stream.copy(other, one, 64)
+    stream.download(target, other)
+    marks[1].record(stream)
+    stream.synchronize()
+    assert (target == 5).all()
+    assert marks[1].milliseconds_since(marks[0]) == 1.5
+    for mark in marks:
+        mark.close()
+    context.close()
+    assert library.left() == 0
+
+
+def test_a_recording_is_given_to_who_asks_and_then_given_back(library):
+    context = cuda.Context(cuda.find_gpu())
+    stream = context.stream()
+    handle = context.record(stream, lambda: None, lambda graph: graph)
+    assert isinstance(handle, int) and handle > 1 << 32
+    with pytest.raises(KeyError):
+        context.record(stream, lambda: None, {}.__getitem__)
     context.close()
     assert library.left() == 0
 

@@ -192,6 +192,58 @@ def with_counter(tiny, parts, onnx):
     return tiny(graphs={**specs, "search": search_spec}, contents=contents)
 
 
+def test_every_output_of_the_last_search_can_be_read_and_disturbs_nothing(
+    tiny, crops, search, gpu_machine, fake_session
+):
+    gpu_machine()
+    session = fake_session(tiny())
+    with pytest.raises(BackendError, match="no search yet"):
+        _ = session.outputs
+    first = session.start(*crops(40, 7), SIZE)
+    assert session.outputs["state.sum.next"] == 10 + 7
+    assert session.outputs["result.score"] == np.float32(first.score)
+    session.step(search(5), SIZE)
+    before = session.outputs
+    assert before["state.sum.next"] == 17 + 5 and before["state.seen.next"] == 2
+    assert {n: a.tolist() for n, a in session.outputs.items()} == {
+        n: a.tolist() for n, a in before.items()
+    }
+    session.commit()
+    session.step(search(1), SIZE)
+    assert session.outputs["state.sum.next"] == 22 + 1 and before["state.sum.next"] == 22
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_steps_can_be_timed_and_end_the_track(
+    tiny, crops, search, gpu_machine, fake_session, cuda_graphs
+):
+    _, driver = gpu_machine()
+    session = fake_session(tiny(), cuda_graphs=cuda_graphs)
+    with pytest.raises(BackendError, match="there is no target"):
+        session.time_steps(3)
+    session.start(*crops(40, 7), SIZE)
+    driver.copies.clear()
+    times = session.time_steps(5)
+    assert len(times) == 5 and min(times) > 0
+    assert driver.copies == 5 * [("in", SEARCH_BYTES), ("out", RESULT_BYTES)]
+    # they take turns: what was 17 after the start grew by 7 five times
+    assert session._results["result.box"][0] == 15 + 17 + 4 * 7
+    assert not driver.events
+    with pytest.raises(BackendError, match="there is no target"):
+        session.step(search(1), SIZE)
+    session.start(*crops(40, 7), SIZE)
+    session.step(search(1), SIZE)
+
+
+def test_a_step_can_be_looked_at_without_being_run(tiny, crops, gpu_machine, fake_session):
+    _, driver = gpu_machine()
+    session = fake_session(tiny())
+    session.start(*crops(40, 7), SIZE)
+    driver.copies.clear()
+    assert session.inspect_step(lambda graph: graph in driver.graphs) is True
+    assert not driver.graphs and not driver.copies
+
+
 def test_the_session_may_be_used_from_another_thread(
     tiny, crops, search, gpu_machine, fake_session
 ):
