@@ -16,17 +16,24 @@ class DataConfig:
     """Where training images come from, and how often.
 
     Attributes:
-        sets: tar sets by name and weight: how often each is drawn among the sets of its kind.
+        sets: sets by name and weight: how often each is drawn among the sets of its kind.
+        sources: where a set is, by its name: ``LAYOUT:PATH``, or ``PATH`` where the set is called by
+            its layout (see docs/data.md). What is not named is the tar set
+            ``$SIAM_TRACKER_DATA/train/NAME.tar``.
+        on_error: ``stop`` at what is wrong in a set, with file and line, or ``skip`` and count it.
         cutouts: folders of PNG files with alpha (objects for synthetic clips); a folder that is not
             there is an error, unless ``cutouts_optional``.
         cutouts_exclude: parts of paths to leave out.
         cutouts_optional: train without cut-outs where a folder is missing, and say so.
         holdout_videos: videos of the sets kept for validation.
-        holdout_every: every n-th still image (by hash of its name) is kept for validation.
+        holdout_every: every n-th still image (by hash of its name) is kept for validation; of sets
+            that are no tar sets, every n-th video too.
         cache_gib: memory for decoded images, a worker.
     """
 
     sets: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    on_error: Literal["skip", "stop"] = "stop"
     cutouts: tuple[str, ...] = ()
     cutouts_exclude: tuple[str, ...] = ()
     cutouts_optional: bool = True
@@ -46,6 +53,8 @@ class SamplingConfig:
         same_category: both search frames show another object of the template's category, from
             another image (SPM-Tracker's generalised training); negative where no category is known.
         absent: the target is wholly covered in one search frame.
+        vanished: one search frame of a video shows where its target was last seen, and it cannot
+            be seen there; for videos in which such frames are annotated.
         distractor: a second object beside the target.
         occluder: an object over part of the target.
     """
@@ -57,6 +66,7 @@ class SamplingConfig:
     negative: float = 0.08
     same_category: float = 0.0
     absent: float = 0.06
+    vanished: float = 0.1
     distractor: float = 0.3
     occluder: float = 0.2
 

@@ -7,9 +7,9 @@ stopped.
 from __future__ import annotations
 
 import math
-import zlib
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,9 @@ MAX_RELATED = 8
 
 MIN_SEEN = 0.25
 """Part of a related object's area inside the crop, at least."""
+
+SKIPPED_IN_A_ROW = 20
+"""Samples whose images cannot be read, one after the other, before it is an error after all."""
 
 MAX_COVERED = 0.5
 """Part of what is seen of a related object under what was laid over it, at most."""
@@ -135,6 +138,7 @@ class SampleSource:
         data, sampling, augmentation: the run's configuration.
         seed: of the whole run.
         shape: crops of a sample.
+        unreadable: file that is told of images which could not be read (``data.on_error: skip``).
     """
 
     def __init__(
@@ -147,14 +151,38 @@ class SampleSource:
         augmentation: AugmentationConfig,
         seed: int,
         shape: SampleShape = TRIPLET,
+        unreadable: Path | None = None,
     ) -> None:
         self.crop, self.response, self.shape = crop, response, shape
         self.sampling, self.augmentation, self.seed = sampling, augmentation, seed
+        self.tries = SKIPPED_IN_A_ROW if data.on_error == "skip" else 1
+        self.unreadable = unreadable
         self.views = ViewSource(sets, data, sampling, find_cutouts(data))
 
     def __call__(self, index: int) -> Sample:
-        """Return sample ``index``."""
-        rng = np.random.default_rng((self.seed, index))
+        """Return sample ``index``; with ``data.on_error: skip`` another one where an image cannot be read.
+
+        Raises:
+            DataError: naming the image.
+        """
+        for attempt in range(self.tries):
+            seed = (self.seed, index, attempt) if attempt else (self.seed, index)
+            try:
+                return self._sample(np.random.default_rng(seed))
+            except DataError as error:
+                if attempt + 1 == self.tries:
+                    raise
+                self._note(str(error))
+        raise AssertionError("a sample is returned or an error raised")
+
+    def _note(self, message: str) -> None:
+        """Write down what was left out; workers share the file, a line is one write."""
+        warnings.warn(f"left out: {message}", stacklevel=3)
+        if self.unreadable is not None:
+            with self.unreadable.open("a", encoding="utf-8") as stream:
+                stream.write(message + "\n")
+
+    def _sample(self, rng: np.random.Generator) -> Sample:
         sampling = self.sampling
         pair, memory, shown = self.views(rng, *self.shape)
         category = memory[0].category
@@ -234,7 +262,7 @@ class SampleSource:
         return Search(
             self._cut(rng, view, crop, deformation, surround=True),
             augment.deformed_box(view.box, crop, deformation),
-            True,
+            view.visible,
             [augment.deformed_box(box, crop, deformation) for box in view.related],
         )
 
@@ -354,25 +382,5 @@ def find_cutouts(data: DataConfig) -> list[Path]:
 
 
 def split_sets(sets: Sequence[ImageSet], data: DataConfig, holdout: bool) -> list[ImageSet]:
-    """Return the training part of the sets, or the part held out for validation.
-
-    Stills are split by a hash of the image's name, so that all objects of an image fall on one
-    side; videos by name.
-    """
-
-    def held(name: str) -> bool:
-        return zlib.crc32(name.encode()) % data.holdout_every == 0
-
-    result = []
-    for s in sets:
-        tracks = {k: v for k, v in s.tracks.items() if (k[0] in data.holdout_videos) == holdout}
-        stills = [t for t in s.stills if held(t.image.name) == holdout]
-        kept = {t.image.name for v in tracks.values() for t in v} | {t.image.name for t in stills}
-        labelled = {t.image.name for v in s.tracks.values() for t in v}
-        images = [
-            r
-            for r in s.images
-            if r.name in kept or (r.name not in labelled and held(r.name) == holdout)
-        ]
-        result.append(replace(s, stills=stills, tracks=tracks, images=images))
-    return result
+    """Return the training part of the sets, or the part held out for validation."""
+    return [s.split(data, holdout) for s in sets]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +16,7 @@ import numpy.typing as npt
 
 from siam_tracker_ros.geometry import ArrayPicture, Box, Rgb
 from siam_tracker_ros.training.config import DataConfig, SamplingConfig
+from siam_tracker_ros.training.datasets.table import Rows
 from siam_tracker_ros.training.synthetic_clips import ClipMaker
 from siam_tracker_ros.training.tar_sets import DataError, ImageCache, ImageRef, ImageSet, TargetRef
 
@@ -33,6 +38,7 @@ class View(NamedTuple):
         related: the other annotated objects of its category in the picture, image px.
         category: None where unknown.
         filmed: from a video, whose own motion need not be imitated.
+        visible: the object can be seen; else ``box`` is where it was last.
     """
 
     picture: ArrayPicture
@@ -41,6 +47,7 @@ class View(NamedTuple):
     related: tuple[Box, ...] = ()
     category: str | None = None
     filmed: bool = False
+    visible: bool = True
 
 
 class Views(NamedTuple):
@@ -61,11 +68,13 @@ class Views(NamedTuple):
 class Thing(NamedTuple):
     """One object where it was annotated: once in a still, or in the frames of a video, in order.
 
-    ``scene`` names the still or the video: what is in another scene is another object.
+    ``scene`` names the still or the video: what is in another scene is another object. ``absent`` are
+    frames of the video in which it cannot be seen.
     """
 
     scene: tuple[str, str]
     targets: Sequence[TargetRef]
+    absent: Sequence[TargetRef] = ()
 
     @property
     def category(self) -> str | None:
@@ -76,6 +85,38 @@ class Thing(NamedTuple):
     def filmed(self) -> bool:
         """It is from a video."""
         return len(self.targets) > 1
+
+
+class Joined(Sequence[T], Generic[T]):
+    """Sequences one behind the other, without a copy."""
+
+    def __init__(self, parts: Sequence[Sequence[T]]) -> None:
+        self.parts = [part for part in parts if len(part)]
+        self.ends = list(accumulate(len(part) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return element ``index`` of all of them."""
+        index = range(len(self))[index]
+        part = bisect_right(self.ends, index)
+        return self.parts[part][index - (self.ends[part - 1] if part else 0)]
+
+
+class Stills(Sequence[Thing]):
+    """The objects of a set's stills as things."""
+
+    def __init__(self, name: str, targets: Sequence[TargetRef]) -> None:
+        self.name, self.targets = name, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return thing ``index``."""
+        target = self.targets[index]
+        return Thing((self.name, target.image.name), (target,))
 
 
 class ViewSource:
@@ -99,30 +140,23 @@ class ViewSource:
     ) -> None:
         self.sampling = sampling
         self.load = ImageCache(data.cache_gib * 2**30)
-        self.images: list[ImageRef] = [ref for s in sets for ref in s.images]
-        self.objects: list[TargetRef] = [t for s in sets for t in s.stills]
-        self.annotated = {ref: targets for s in sets for ref, targets in s.annotated.items()}
-        self.things: dict[str, list[tuple[list[Thing], float]]] = {"video": [], "still": []}
+        self.images: Sequence[ImageRef] = Joined([s.images for s in sets])
+        self.objects: Sequence[TargetRef] = Joined([s.stills for s in sets])
+        self.annotated: Mapping[ImageRef, Sequence[TargetRef]] = ChainMap(
+            *(s.annotated for s in sets)  # type: ignore[arg-type]
+        )
+        self.things: dict[str, list[tuple[Sequence[Thing], float]]] = {"video": [], "still": []}
         for s in sets:
             weight = data.sets.get(s.name, 1.0)
-            stills = [Thing((s.name, t.image.name), (t,)) for t in s.stills]
             tracks = [
-                Thing((s.name, video), track)
-                for (video, _), track in s.tracks.items()
+                Thing((s.name, key[0]), track, s.absent.get(key, ()))
+                for key, track in s.tracks.items()
                 if len(track) > 1
             ]
-            for kind, things in (("still", stills), ("video", tracks)):
+            for kind, things in (("still", Stills(s.name, s.stills)), ("video", tracks)):
                 if things:
                     self.things[kind].append((things, weight))
-        self.by_category: dict[str, list[Thing]] = {}
-        for pools in self.things.values():
-            for thing in (t for things, _ in pools for t in things if t.category):
-                self.by_category.setdefault(str(thing.category), []).append(thing)
-        self.by_category = {
-            name: things
-            for name, things in self.by_category.items()
-            if len({t.scene for t in things}) > 1
-        }
+        self.by_category = self._by_category() if sampling.same_category else {}
         self.clips = ClipMaker(
             cutout_files,
             self.background,
@@ -150,7 +184,12 @@ class ViewSource:
             views = self._clip(rng, templates + searches)
         else:
             thing = self._thing(rng, kind)
-            views = self._seen(thing, self._targets(rng, thing, templates + searches))
+            targets = self._targets(rng, thing, templates + searches)
+            if thing.absent and rng.random() < self.sampling.vanished:
+                targets[templates + int(rng.integers(searches))] = self._absent(
+                    rng, thing, targets[0]
+                )
+            views = self._seen(thing, targets)
         return Views("instance", views[:templates], views[templates:])
 
     def background(self, rng: np.random.Generator) -> UInt8Array:
@@ -183,6 +222,20 @@ class ViewSource:
     def _any_patch(self, rng: np.random.Generator) -> UInt8Array:
         return self.patch(rng)[0]
 
+    def _by_category(self) -> dict[str, list[Callable[[], Thing]]]:
+        """Return the things of each category that is in more than one scene."""
+        found: dict[str, list[Callable[[], Thing]]] = {}
+        scenes: dict[str, set[tuple[str, str]]] = {}
+        for things in (things for pools in self.things.values() for things, _ in pools):
+            for index in range(len(things)):
+                thing = things[index]
+                if thing.category:
+                    found.setdefault(thing.category, []).append(partial(things.__getitem__, index))
+                    known = scenes.setdefault(thing.category, set())
+                    if len(known) < 2:
+                        known.add(thing.scene)
+        return {name: things for name, things in found.items() if len(scenes[name]) > 1}
+
     # -- pairs ----------------------------------------------------------------------------------
 
     def _same_category(
@@ -195,7 +248,7 @@ class ViewSource:
             things = self.by_category.get(first.category or "", [])
             if not things:
                 continue
-            second = things[int(rng.integers(len(things)))]
+            second = things[int(rng.integers(len(things)))]()
             if second.scene != first.scene:
                 return Views(
                     "category",
@@ -251,37 +304,51 @@ class ViewSource:
         """Where to see ``thing`` ``count`` times: an anchor, then frames near it, distinct where there are enough."""
         if not thing.filmed:
             return [thing.targets[0]] * count
-        anchor = thing.targets[int(rng.integers(len(thing.targets)))]
-        others = [t for t in thing.targets if t is not anchor]
-        near = [t for t in others if abs(t.frame - anchor.frame) <= self.sampling.max_gap]
+        numbers = frame_numbers(thing.targets)
+        first = int(rng.integers(len(numbers)))
+        others = np.delete(np.arange(len(numbers)), first)
+        near = others[np.abs(numbers[others] - numbers[first]) <= self.sampling.max_gap]
         # A track sampled more thinly than max_gap still has its neighbours.
-        near = near or others
-        chosen = [near[int(i)] for i in rng.permutation(len(near))[: count - 1]]
+        near = near if len(near) else others
+        chosen = [int(near[i]) for i in rng.permutation(len(near))[: count - 1]]
         while len(chosen) < count - 1:
-            chosen.append([anchor, *near][int(rng.integers(len(near) + 1))])
-        return [anchor, *chosen]
+            chosen.append([first, *near.tolist()][int(rng.integers(len(near) + 1))])
+        targets = [thing.targets[i] for i in (first, *chosen)]
+        # Templates come first: what nothing hides serves as one.
+        return sorted(targets, key=lambda target: target.state != "seen")
+
+    def _absent(self, rng: np.random.Generator, thing: Thing, template: TargetRef) -> TargetRef:
+        """Draw a frame near ``template`` in which ``thing`` cannot be seen."""
+        gaps = np.abs(frame_numbers(thing.absent) - template.frame)
+        near = np.flatnonzero(gaps <= max(self.sampling.max_gap, int(gaps.min())))
+        return thing.absent[int(near[rng.integers(len(near))])]
 
     def _seen(self, thing: Thing, targets: Sequence[TargetRef]) -> list[View]:
         """Views of a thing; the same view where the same target comes again."""
-        views: dict[int, View] = {}
+        views: dict[TargetRef, View] = {}
         for target in targets:
-            if id(target) in views:
+            if target in views:
                 continue
             related = [
                 o.box
                 for o in self.annotated.get(target.image, ())
-                if o is not target and target.category and o.category == target.category
+                if o != target
+                and o.state != "ignored"
+                and target.category
+                and o.category == target.category
             ]
             picture = ArrayPicture(self.load(target.image))
-            views[id(target)] = View(
+            fill = target.image.fill
+            views[target] = View(
                 picture,
                 target.box,
-                picture.mean_rgb(),
+                picture.mean_rgb() if fill is None else fill,
                 tuple(related),
                 target.category,
                 thing.filmed,
+                target.state != "absent",
             )
-        return [views[id(target)] for target in targets]
+        return [views[target] for target in targets]
 
     def _clip(self, rng: np.random.Generator, count: int) -> list[View]:
         return _framed(self.clips.clip(rng, self.clips.cutout(rng), count))
@@ -308,3 +375,10 @@ def _framed(clip: Sequence[tuple[UInt8Array, Box]]) -> list[View]:
 def _weighted(rng: np.random.Generator, values: Sequence[T], weights: Sequence[float]) -> T:
     chances = np.array(weights, dtype=np.float64)
     return values[int(rng.choice(len(values), p=chances / chances.sum()))]
+
+
+def frame_numbers(targets: Sequence[TargetRef]) -> npt.NDArray[np.integer[Any]]:
+    """Return the numbers of targets' frames, ``[N]``."""
+    if isinstance(targets, Rows):
+        return targets.frames
+    return np.array([target.frame for target in targets])
