@@ -68,6 +68,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.train:train",
         "Train a tracker from a configuration.",
     ),
+    "pack": Verb(
+        "siam_tracker_ros.cli.pack:pack",
+        "Cut training sets into shards that training reads fast, or measure how fast.",
+    ),
     "export": Verb(
         "siam_tracker_ros.cli.export:export",
         "Make a model bundle from a checkpoint.",

@@ -32,12 +32,14 @@ from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, sa
 from siam_tracker_ros.networks.config import ConfigError
 from siam_tracker_ros.networks.grid import STRIDE, Grid
 from siam_tracker_ros.training.config import SamplingConfig, TrainConfig
+from siam_tracker_ros.training.datasets.opening import open_set
 from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_loader
 from siam_tracker_ros.training.module import TrackerModule
 from siam_tracker_ros.training.objectives import make_objective
 from siam_tracker_ros.training.pictures import SamplePictures
 from siam_tracker_ros.training.samples import SampleSource, find_cutouts, split_sets
-from siam_tracker_ros.training.tar_sets import DataError, ImageSet, read_tar_set
+from siam_tracker_ros.training.shards import Region, check_regions
+from siam_tracker_ros.training.tar_sets import DataError, ImageSet
 from siam_tracker_ros.training.thresholds import FloatArray, choose_thresholds, score_samples
 
 _TORCHVISION = {
@@ -46,6 +48,9 @@ _TORCHVISION = {
     "alexnet": "AlexNet_Weights.IMAGENET1K_V1",
 }
 """Backbones whose ImageNet weights torchvision has; timm has the others'."""
+
+UNREADABLE = "unreadable.txt"
+"""In the run's folder: images that could not be read, a line each time (``data.on_error: skip``)."""
 
 VALIDATION_SEED = 20_000_003
 THRESHOLD_SEED = 30_000_001
@@ -56,7 +61,8 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
 
     Args:
         config: the run.
-        out: its folder: ``config.yaml``, ``manifest.json``, ``checkpoints/``, ``metrics/``, TensorBoard's.
+        out: its folder: ``config.yaml``, ``manifest.json``, ``checkpoints/``, ``metrics/``, TensorBoard's,
+            ``unreadable.txt`` where images were left out.
         resume: go on from ``checkpoints/last.ckpt`` where it exists.
         progress: show a progress bar.
 
@@ -82,8 +88,8 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     grid = module.network.grid
     training, held = (split_sets(sets, config.data, holdout) for holdout in (False, True))
     sources = [
-        _source(config, grid, training, config.sampling, run.seed),
-        _source(config, grid, held, config.sampling, VALIDATION_SEED),
+        _source(config, grid, training, config.sampling, run.seed, out / UNREADABLE),
+        _source(config, grid, held, config.sampling, VALIDATION_SEED, out / UNREADABLE),
     ]
     loaders = [
         make_loader(sources[0], EpochSampler(run.samples_per_epoch), run.batch, run.workers),
@@ -166,7 +172,12 @@ def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> Non
 
 
 def _source(
-    config: TrainConfig, grid: Grid, sets: list[ImageSet], sampling: SamplingConfig, seed: int
+    config: TrainConfig,
+    grid: Grid,
+    sets: list[ImageSet],
+    sampling: SamplingConfig,
+    seed: int,
+    unreadable: Path | None = None,
 ) -> SampleSource:
     """Samples of ``sets`` whose targets lie inside the response grid."""
     return SampleSource(
@@ -178,23 +189,35 @@ def _source(
         config.augmentation,
         seed,
         make_objective(config.loss).samples,
+        unreadable,
     )
 
 
 def read_sets(config: TrainConfig) -> list[ImageSet]:
-    """Index the configured sets under ``SIAM_TRACKER_DATA/train``.
+    """List the configured sets: where ``data.sources`` says, else tars under ``SIAM_TRACKER_DATA/train``.
 
     Raises:
-        DataError: if the data folder or a set is missing.
+        DataError: if the data folder or a set is missing or broken, or shards hold less around an
+            object than this run's crops want.
     """
-    if not config.data.sets:
+    data = config.data
+    if not data.sets:
         raise ConfigError("data.sets names no training set")
+    unknown = sorted(set(data.sources) - set(data.sets))
+    if unknown:
+        raise ConfigError(f"data.sources.{unknown[0]} is not one of data.sets")
     root = data_root()
-    if root is None:
+    if root is None and set(data.sets) - set(data.sources):
         raise DataError(
-            "training sets are looked for in $SIAM_TRACKER_DATA/train; set SIAM_TRACKER_DATA to the data folder"
+            "training sets are looked for in $SIAM_TRACKER_DATA/train; set SIAM_TRACKER_DATA to the data folder, "
+            "or name their folders in data.sources"
         )
-    return [read_tar_set(root / "train" / f"{name}.tar") for name in config.data.sets]
+    sets = []
+    for name in data.sets:
+        source = data.sources.get(name, f"tar:{root}/train/{name}.tar")
+        sets.append(open_set(name, source, data.on_error))
+    check_regions(sets, [Region(config.network.crop, config.augmentation)])
+    return sets
 
 
 def data_manifest(config: TrainConfig, sets: list[ImageSet]) -> dict[str, Any]:
