@@ -1,7 +1,7 @@
 """Building for 8.6, 10 and 11: flags, types, progress, timing cache, and what the builder complains of.
 
 The stand-ins have each version's names and no others (fake_tensorrt.MATRIX); the last tests check that
-table, and the calls, against real bindings where SIAM_TRACKER_TENSORRT_BINDINGS names some.
+table, and the calls, against what real bindings have.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import real_bindings
 from fake_tensorrt import MATRIX, VERSIONS, Behaviour, make_tensorrt
 
 from siam_tracker_ros.inference import BuildCancelledError, EngineError
@@ -22,6 +22,8 @@ from siam_tracker_ros.inference.trt_module import import_tensorrt, short_version
 
 ROOT = Path(__file__).resolve().parents[2]
 BINDINGS = "SIAM_TRACKER_TENSORRT_BINDINGS"
+SET_UP = ROOT / ".tools" / "tensorrt_check"
+NAMES = json.loads(real_bindings.NAMES.read_text())
 
 
 @pytest.fixture
@@ -215,105 +217,44 @@ def test_tensorrt_that_is_absent_broken_or_too_old_is_said(monkeypatch):
 
 # --- against real bindings ------------------------------------------------------------------------
 
-# What is called, and how: name -> the words that its signature in the bindings must have.
-CALLS = {
-    "Builder.create_network": "flags: int",
-    "Builder.create_builder_config": "",
-    "Builder.build_serialized_network": "network: config:",
-    "OnnxParser.parse": "model: buffer",
-    "OnnxParser.get_error": "index: int",
-    "IBuilderConfig.set_flag": "flag:",
-    "IBuilderConfig.clear_flag": "flag:",
-    "IBuilderConfig.set_memory_pool_limit": "pool: pool_size: int",
-    "IBuilderConfig.set_tactic_sources": "tactic_sources: int",
-    "IBuilderConfig.set_preview_feature": "feature: enable: bool",
-    "IBuilderConfig.create_timing_cache": "serialized_timing_cache: buffer",
-    "IBuilderConfig.set_timing_cache": "cache: ignore_mismatch: bool -> bool",
-    "IBuilderConfig.get_timing_cache": "",
-    "ITimingCache.serialize": "-> IHostMemory",
-    "INetworkDefinition.get_layer": "index: int",
-    "INetworkDefinition.num_layers": "",
-    "ILayer.get_input": "index: int",
-    "ILayer.get_output": "index: int",
-    "ILayer.num_inputs": "",
-    "ILayer.num_outputs": "",
-    "ILayer.type": "",
-    "ITensor.dtype": "",
-    "Runtime.deserialize_cuda_engine": "",
-    "ICudaEngine.num_io_tensors": "",
-    "ICudaEngine.get_tensor_name": "index: int -> str",
-    "ICudaEngine.get_tensor_mode": "name: str",
-    "ICudaEngine.get_tensor_shape": "name: str",
-    "ICudaEngine.get_tensor_dtype": "name: str",
-    "ICudaEngine.create_execution_context": "",
-    "IExecutionContext.set_tensor_address": "name: str memory: int -> bool",
-    "IExecutionContext.execute_async_v3": "stream_handle: int -> bool",
-}
-MONITOR_CALLS = {
-    "IProgressMonitor.phase_start": "phase_name: str parent_phase: str num_steps: int",
-    "IProgressMonitor.step_complete": "phase_name: str step: int -> bool",
-    "IProgressMonitor.phase_finish": "phase_name: str",
-}
 
-INTROSPECTION = """
-import json, re, sys
-try:
-    import tensorrt_bindings as trt
-except ImportError:
-    import tensorrt as trt
+@pytest.mark.parametrize("version", NAMES)
+def test_names_and_calls_are_those_of_each_version(version):
+    assert not real_bindings.differences({"version": version, **NAMES[version]}, MATRIX)
 
-def look(name):
-    thing = trt
-    for part in name.split("."):
-        if not hasattr(thing, part):
-            return None
-        thing = getattr(thing, part)
-    text = (thing.__doc__ or "").replace("typing.SupportsInt", "int")
-    return re.sub(r"tensorrt(_bindings)?\\.tensorrt\\.", "", text)
 
-class Log(trt.ILogger):
-    def __init__(self):
-        trt.ILogger.__init__(self)
-    def log(self, severity, message):
-        pass
+def test_a_name_that_is_gone_or_called_otherwise_is_seen():
+    real = {"version": "10.3.0", **NAMES["10.3.0"]}
+    real["BuilderFlag.FP16"] = None
+    real["IExecutionContext.set_tensor_address"] = "set_tensor_address(self, index: int)"
+    assert [line.split(":")[0] for line in real_bindings.differences(real, MATRIX)] == [
+        "BuilderFlag.FP16",
+        "IExecutionContext.set_tensor_address",
+    ]
 
-Log()
-assert isinstance(int(trt.NetworkDefinitionCreationFlag.__members__.popitem()[1]), int)
-assert trt.DataType.HALF.name == "HALF"
-print(json.dumps({"version": trt.__version__, **{n: look(n) for n in json.loads(sys.argv[1])}}))
-"""
+
+def test_every_name_that_the_code_writes_out_is_among_those():
+    known = {*MATRIX, *real_bindings.CALLS, *real_bindings.MONITOR_CALLS}
+    known |= {name.split(".")[0] for name in known}
+    code = [
+        file.read_text() for file in sorted((ROOT / "siam_tracker_ros" / "inference").glob("*.py"))
+    ]
+    used = {name for text in code for name in re.findall(r"\btrt\.([A-Za-z][\w.]*)", text)}
+    assert "BuilderFlag.TF32" in used and "MemoryPoolType.WORKSPACE" in used
+    plain = {"__version__", "ILogger", "ILogger.__init__", "IProgressMonitor.__init__"}
+    assert not used - known - plain
 
 
 def bindings():
-    """Folders that the variable names: each has tensorrt_bindings (or tensorrt) and lib."""
-    return [Path(p) for p in os.environ.get(BINDINGS, "").split(os.pathsep) if p]
+    """Folders that the variable names, or that scripts/setup_tensorrt_check.sh made."""
+    named = [Path(p) for p in os.environ.get(BINDINGS, "").split(os.pathsep) if p]
+    return named or sorted(p.parent for p in SET_UP.glob("*/tensorrt_bindings"))
 
 
-@pytest.mark.skipif(not bindings(), reason=f"needs real bindings: {BINDINGS}, see docs/tensorrt.md")
+@pytest.mark.skipif(not bindings(), reason="needs real bindings: make check-tensorrt")
 @pytest.mark.parametrize("folder", bindings(), ids=lambda folder: folder.name)
 def test_real_bindings_have_what_the_stand_ins_have(folder):
-    names = [*MATRIX, *CALLS, *MONITOR_CALLS]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder),
-        "LD_LIBRARY_PATH": str(folder / "lib"),
-    }
-    python = folder / "python" if (folder / "python").exists() else sys.executable
-    done = subprocess.run(
-        [str(python), "-c", INTROSPECTION, json.dumps(names)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    real = json.loads(done.stdout)
-    major = real.pop("version").split(".")[0]
-    column = {"8": 0, "10": 1, "11": 2}[major]
-    wrong = {n: real[n] for n in MATRIX if (real[n] is not None) != bool(MATRIX[n][column])}
-    assert not wrong, f"TensorRT {major}"
-    calls = {**CALLS, **(MONITOR_CALLS if MATRIX["IProgressMonitor"][column] else {})}
-    for name, words in calls.items():
-        assert real[name] is not None, f"TensorRT {major} has no {name}"
-        # one line for each overload
-        wanted = ".*".join(re.escape(word) for word in words.split())
-        assert re.search(wanted, real[name], re.I), f"TensorRT {major}: {words}\n{real[name]}"
+    names = [*MATRIX, *real_bindings.CALLS, *real_bindings.MONITOR_CALLS]
+    real = real_bindings.look(folder, names)
+    assert not real_bindings.differences(real, MATRIX)
+    assert real_bindings.look(folder, ["Builder.nonsense"])["Builder.nonsense"] is None
