@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
 
 from siam_tracker_ros.nodes.launching import (
     PACKAGE,
+    SELECT_ARGUMENTS,
     TRACKER_ARGUMENTS,
     declare,
     image_sized_transport,
     is_true,
     need_package,
-    share,
+    selector,
     tracker,
     value,
 )
@@ -142,8 +142,7 @@ ARGUMENTS = {
     "driver_executable": ("", "For other: its executable."),
     "driver_params": ("", "A file with more parameters of the driver, stronger than the above."),
     "respawn": ("true", "Start the driver again when it ends, as when a cable is pulled."),
-    "select": ("false", "Start select.launch.py too: select by clicking."),
-    "rviz": ("false", "That, with RViz."),
+    **SELECT_ARGUMENTS,
     **TRACKER_ARGUMENTS,
     "image": ("", "Topic of the images; empty = where the driver publishes them."),
     "camera_info": ("", "Topic of CameraInfo; empty = where the driver publishes it."),
@@ -195,21 +194,7 @@ def camera(context: LaunchContext) -> list[Action]:
     for name in ("image", "camera_info"):
         topic = given.get(name) or f"{given['camera_name']}/{getattr(driver, name)}"
         context.launch_configurations[name] = topic
-    actions: list[Action] = [*tracker(context), node]
-    with_rviz = is_true(given["rviz"])
-    if with_rviz or is_true(given["select"]):
-        passed = ("image", "camera_info", "target", "namespace", "image_transport", "use_sim_time")
-        arguments = {name: text for name in passed if (text := value(context, name))}
-        arguments |= {"rviz": str(with_rviz).lower(), "log_level": given["log_level"]}
-        if "frame_id" in given:
-            arguments["frame"] = given["frame_id"]
-        file = str(share() / "launch" / "select.launch.py")
-        actions.append(
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(file), launch_arguments=arguments.items()
-            )
-        )
-    return actions
+    return [*tracker(context), node, *selector(context)]
 
 
 def generate_launch_description() -> LaunchDescription:

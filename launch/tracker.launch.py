@@ -4,9 +4,11 @@ from launch import LaunchDescription
 from launch.actions import OpaqueFunction
 
 from siam_tracker_ros.nodes.launching import (
+    SELECT_ARGUMENTS,
     TRACKER_ARGUMENTS,
     declare,
     image_sized_transport,
+    selector,
     tracker,
 )
 
@@ -14,8 +16,9 @@ from siam_tracker_ros.nodes.launching import (
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            *declare(TRACKER_ARGUMENTS),
+            *declare({**TRACKER_ARGUMENTS, **SELECT_ARGUMENTS}),
             *image_sized_transport(),
             OpaqueFunction(function=tracker),
+            OpaqueFunction(function=selector),
         ]
     )

@@ -19,12 +19,14 @@ from launch import LaunchContext
 from launch.action import Action
 from launch.actions import (
     DeclareLaunchArgument,
+    IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
 )
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
@@ -55,6 +57,12 @@ TRACKER_ARGUMENTS: dict[str, tuple[str, str]] = {
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
 """Arguments of tracker.launch.py: default and meaning."""
+
+SELECT_ARGUMENTS: dict[str, tuple[str, str]] = {
+    "select": ("false", "Start select.launch.py too: select by clicking."),
+    "rviz": ("false", "That, with RViz."),
+}
+"""Arguments for selecting in the same launch, see :func:`selector`: default and meaning."""
 
 
 def share() -> Path:
@@ -144,6 +152,24 @@ def tracker(
     )
     autostart = context.launch_configurations.get("autostart", "true")
     return [bring_up(node, on_failure), node] if is_true(autostart) else [node]
+
+
+def selector(context: LaunchContext) -> list[Action]:
+    """Return ``select.launch.py`` for the same images, where :data:`SELECT_ARGUMENTS` ask for it."""
+    with_rviz = is_true(value(context, "rviz"))
+    if not with_rviz and not is_true(value(context, "select")):
+        return []
+    same = ("image", "camera_info", "target", "namespace", "use_sim_time", "log_level")
+    arguments = {
+        **{name: value(context, name) for name in same},
+        # An argument that is empty here would be there too, where it has another default.
+        "image_transport": value(context, "image_transport") or "raw",
+        "frame": context.launch_configurations.get("frame_id", ""),
+        "rviz": str(with_rviz).lower(),
+    }
+    file = str(share() / "launch" / "select.launch.py")
+    source = PythonLaunchDescriptionSource(file)
+    return [IncludeLaunchDescription(source, launch_arguments=arguments.items())]
 
 
 def bring_up(node: LifecycleNode, on_failure: Callable[[str], Shutdown] | None = None) -> Action:

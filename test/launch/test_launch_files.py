@@ -81,6 +81,7 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
             "detection:=seen",
             f"params_file:={settings}",
             "use_sim_time:=true",
+            "select:=true",
         ]
     )
 
@@ -97,9 +98,11 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
     assert [v.string_value for v in values[:2]] == [str(colour_bundle), "onnxruntime"]
     assert (values[2].double_value, values[3].bool_value) == (7.0, True)
     node = remote.node
-    remote.wait(lambda: node.count_subscribers("/camera/image_raw") == 1)
-    remote.wait(lambda: node.count_subscribers("/operator/target") == 1)
-    remote.wait(lambda: node.count_publishers("/robot/seen") == 1)
+    # The selector sees the same images, and its selections go where the tracker hears them.
+    remote.wait(lambda: node.count_subscribers("/camera/image_raw") == 2, "two readers")
+    remote.wait(lambda: node.count_subscribers("/operator/target") == 1, "the selection's reader")
+    remote.wait(lambda: node.count_publishers("/operator/target") == 1, "the selector")
+    remote.wait(lambda: node.count_publishers("/robot/seen") == 1, "the detection")
     assert process.press_ctrl_c() in (0, 1, -signal.SIGINT), process.output
     assert "process has finished cleanly" in process.output
     assert "Traceback" not in process.output
@@ -162,6 +165,21 @@ def test_without_autostart_it_waits_and_a_failed_start_leaves_it_alive(
     assert remote.state() == "unconfigured"
     failing.press_ctrl_c()
     assert "process has finished cleanly" in failing.output
+
+
+def test_rviz_is_started_with_the_selector_on_the_same_names() -> None:
+    from launch import LaunchContext
+
+    from siam_tracker_ros.nodes.launching import SELECT_ARGUMENTS, TRACKER_ARGUMENTS, selector
+
+    context = LaunchContext()
+    for name, (default, _) in {**TRACKER_ARGUMENTS, **SELECT_ARGUMENTS}.items():
+        context.launch_configurations[name] = default
+    assert selector(context) == []
+    context.launch_configurations.update(rviz="true", image="/eye", frame_id="lens")
+    (include,) = selector(context)
+    given = dict(include.launch_arguments)
+    assert (given["rviz"], given["image"], given["frame"]) == ("true", "/eye", "lens")
 
 
 def test_the_profile_is_given_unless_one_is_set(
