@@ -20,7 +20,9 @@ from siam_tracker_ros.evaluation import (
     read_sequences,
     require_data,
 )
+from siam_tracker_ros.evaluation.benchmarks import Benchmark, OnBad, read_benchmark
 from siam_tracker_ros.evaluation.peers import PeerError
+from siam_tracker_ros.evaluation.trax import TraxError
 from siam_tracker_ros.evaluation.video import VideoError
 from siam_tracker_ros.inference import BackendError
 from siam_tracker_ros.tracking import SelectionError, TrackerSettings
@@ -39,6 +41,7 @@ EXPECTED = (
     SequenceError,
     EvaluationError,
     PeerError,
+    TraxError,
     VideoError,
     FileNotFoundError,
 )
@@ -99,6 +102,42 @@ def find_sequences(folder: Path | None, names: str | None) -> list[Sequence]:
     """
     folder = require_data("sequences") if folder is None else folder
     return read_sequences(folder, parse_names(names) or None)
+
+
+def find_benchmark(
+    folder: Path | None,
+    names: str | None,
+    *,
+    protocol: str | None,
+    split: str | None,
+    on_bad: OnBad,
+) -> Benchmark:
+    """Return the sequences of a benchmark's folder, or of the data folder, with its rules.
+
+    Says what was left out, and what the published split has beside what is here.
+
+    Raises:
+        SequenceError, ClipError, FileNotFoundError: if they are not there, or cannot be read.
+    """
+    folder = require_data("sequences") if folder is None else folder
+    wanted = parse_names(names) or None
+    found = read_benchmark(folder, protocol, names=wanted, split=split, on_bad=on_bad)
+    say_skipped(found.skipped)
+    if found.absent and wanted is None:
+        console.print(
+            f"{found.absent} published sequences of the split {found.split} are not in {folder}",
+            highlight=False,
+            markup=False,
+        )
+    return found
+
+
+def say_skipped(skipped: dict[str, str]) -> None:
+    """Print how many sequences were left out, and why each was."""
+    if skipped:
+        console.print(f"Left out {len(skipped)} sequences:", highlight=False)
+    for name, why in skipped.items():
+        console.print(f"  {name}: {why}", highlight=False, markup=False)
 
 
 def write_json(file: Path, content: Any) -> None:

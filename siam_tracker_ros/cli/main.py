@@ -48,6 +48,10 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.evaluate_redetection:evaluate_redetection",
         "Hide the target and measure how soon its loss and its return are told.",
     ),
+    "vot-trax": Verb(
+        "siam_tracker_ros.cli.vot_trax:vot_trax",
+        "Be a tracker of the VOT toolkit, over its TraX protocol.",
+    ),
     "compare": Verb(
         "siam_tracker_ros.cli.compare:compare",
         "Compare models on the same sequences, with the error of each difference.",
@@ -76,9 +80,29 @@ VERBS: dict[str, Verb] = {
         "siam_tracker_ros.cli.export:export",
         "Make a model bundle from a checkpoint.",
     ),
+    "add-precision": Verb(
+        "siam_tracker_ros.cli.add_precision:add_precision",
+        "Add FP16 or INT8 graphs to a model, for TensorRT.",
+    ),
+    "calibrate": Verb(
+        "siam_tracker_ros.cli.calibrate:calibrate",
+        "Make a bundle's score a probability: fit its presence model and thresholds.",
+    ),
     "build": Verb(
         "siam_tracker_ros.cli.build:build",
         "Build a model's TensorRT engines on this machine, ahead of the node's first start.",
+    ),
+    "certify": Verb(
+        "siam_tracker_ros.cli.certify:certify",
+        "Compare every back end and precision here with a model's FP32 graphs.",
+    ),
+    "gpu-prepare": Verb(
+        "siam_tracker_ros.cli.gpu_prepare:gpu_prepare",
+        "Make the folder that a run on a GPU machine needs.",
+    ),
+    "gpu-benchmark": Verb(
+        "siam_tracker_ros.cli.gpu_benchmark:gpu_benchmark",
+        "Engines, parity, times and ceilings on this machine's GPU.",
     ),
     "study": Verb(
         "siam_tracker_ros.cli.study:study",

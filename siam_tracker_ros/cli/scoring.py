@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Several
 from pathlib import Path
-from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from siam_tracker_ros.cli.common import CommandError, console
-from siam_tracker_ros.evaluation import Sequence, Summary, evaluate_tracker, overlaps
+from siam_tracker_ros.evaluation import Sequence, Summary, evaluate_tracker
+from siam_tracker_ros.evaluation.benchmarks import OnBad
 from siam_tracker_ros.evaluation.bundled import BundleTrackerMaker
+from siam_tracker_ros.evaluation.metrics import OTB, Rules
 from siam_tracker_ros.evaluation.peers import PEERS, PeerError, PeerMaker
+from siam_tracker_ros.evaluation.protocol import RealTime
 from siam_tracker_ros.tracking import TrackerSettings
 
 Maker = BundleTrackerMaker | PeerMaker
@@ -24,14 +26,22 @@ def makers(
     backend: str,
     threads: int,
     settings: TrackerSettings,
+    precision: str = "fp32",
 ) -> list[Maker]:
     """Return a maker for each model and peer, checked: bundles are found, peers can be made here.
 
     Raises:
-        CommandError: if there is nothing to run, or two would be called the same.
+        CommandError: if there is nothing to run, two would be called the same, or a precision is
+            asked for on TensorRT.
         BundleError, PeerError, FileNotFoundError: naming what is missing.
     """
-    found: list[Maker] = [BundleTrackerMaker(m, backend, threads, settings) for m in models]
+    if precision != "fp32":
+        if backend == "tensorrt":
+            raise CommandError("--precision is for ONNX Runtime: leave --backend tensorrt out")
+        backend = "onnxruntime"
+    found: list[Maker] = [
+        BundleTrackerMaker(m, backend, threads, settings, precision) for m in models
+    ]
     found += [PeerMaker(kind, threads) for kind in peers]
     if not found:
         raise CommandError("nothing to run: name a model or a peer")
@@ -64,33 +74,40 @@ def run_all(
     *,
     workers: int,
     cache: Path | None,
+    rules: Rules = OTB,
+    realtime: RealTime | None = None,
+    on_bad: OnBad = "stop",
 ) -> list[Summary]:
-    """Evaluate all of ``todo``, one after the other, with a progress bar."""
+    """Evaluate all of ``todo``, one after the other, with a progress bar.
+
+    Arguments as for ``evaluate_tracker``.
+    """
     summaries = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with sequence_progress() as progress:
         for maker in todo:
-            task = progress.add_task(maker.name, total=len(sequences))
+            name = maker.name if realtime is None else f"{maker.name}-{realtime.label}"
+            task = progress.add_task(name, total=len(sequences))
             summaries.append(
                 evaluate_tracker(
                     maker,
                     sequences,
                     workers=workers,
                     cache=cache,
+                    rules=rules,
+                    realtime=realtime,
+                    on_bad=on_bad,
                     on_result=lambda _, task=task: progress.advance(task),  # type: ignore[misc]
                 )
             )
     return summaries
 
 
-def success_overlaps(summary: Summary, sequences: Several[Sequence]) -> list[Any]:
-    """Return the overlaps of each sequence, frames without the target left out."""
-    found = []
-    for result, sequence in zip(summary.results, sequences, strict=True):
-        found.append(overlaps(result.run.boxes, sequence.boxes)[sequence.present])
-    return found
+def sequence_progress() -> Progress:
+    """Return a progress bar that counts sequences."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

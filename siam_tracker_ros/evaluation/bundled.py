@@ -10,7 +10,8 @@ from typing import Any
 
 import cv2
 
-from siam_tracker_ros.bundle import Bundle, load_bundle
+from siam_tracker_ros.bundle import Bundle, BundleError, load_bundle
+from siam_tracker_ros.evaluation.agreement import in_precision
 from siam_tracker_ros.evaluation.machine import describe_machine
 from siam_tracker_ros.evaluation.protocol import FrameTracker, TrackerAdapter
 from siam_tracker_ros.inference import open_session
@@ -44,24 +45,35 @@ class BundleTrackerMaker:
         threads: of the session and of OpenCV (whose number is set for the whole process); 0 = their
             choice.
         settings: of the tracker; the bundle's defaults without.
+        precision: fp32, or the bundle's graphs of that precision, on ONNX Runtime.
 
     Raises:
-        BundleError: if the bundle cannot be found or is not valid.
+        BundleError: if the bundle cannot be found or is not valid, or lacks the precision.
     """
 
     model: str
     backend: str = "auto"
     threads: int = 2
     settings: TrackerSettings = field(default_factory=TrackerSettings)
+    precision: str = "fp32"
 
     def bundle(self) -> Bundle:
-        """Load the bundle."""
-        return load_bundle(self.model)
+        """Load the bundle, with the graphs of the precision in place of its own."""
+        bundle = load_bundle(self.model)
+        if self.precision == "fp32":
+            return bundle
+        if self.precision not in bundle.precisions:
+            raise BundleError(
+                f"{bundle.name} has no {self.precision} graphs: "
+                f"siam-tracker add-precision --model {self.model} --precision {self.precision}"
+            )
+        return in_precision(bundle, self.precision)
 
     @property
     def name(self) -> str:
-        """The bundle's own name."""
-        return self.bundle().name
+        """The bundle's own name, and the precision where it is not FP32."""
+        name = self.bundle().name
+        return name if self.precision == "fp32" else f"{name}-{self.precision}"
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +83,7 @@ class BundleTrackerMaker:
                 self.bundle().fingerprint,
                 code_fingerprint(),
                 repr(asdict(self.settings)),
-                f"{self.backend} {self.threads} {sorted(describe_machine()['versions'].items())}",
+                f"{self.backend} {self.precision} {self.threads} {sorted(describe_machine()['versions'].items())}",
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()
@@ -85,6 +97,7 @@ class BundleTrackerMaker:
             "bundle": bundle.name,
             "bundle_fingerprint": bundle.fingerprint,
             "backend": self.backend,
+            "precision": self.precision,
             "threads": self.threads,
             "settings": changed,
         }

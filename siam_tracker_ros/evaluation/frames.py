@@ -86,16 +86,25 @@ class VideoFrames:
 class PictureFrames:
     """The pictures of a folder, in the order of the numbers in their names.
 
+    Args:
+        folder: holds the pictures.
+        fps: at which they are meant to be shown.
+        files: these pictures alone, in this order; all of the folder without.
+
     Raises:
-        ClipError: if the folder holds no picture; while iterating, if one cannot be decoded.
+        ClipError: if the folder is missing or holds no picture; while iterating, if one cannot be
+            decoded.
     """
 
-    def __init__(self, folder: Path, fps: float = 30.0) -> None:
+    def __init__(self, folder: Path, fps: float = 30.0, files: list[Path] | None = None) -> None:
         self.path = folder
         self.fps = fps
-        self.files = sorted(
-            (f for f in folder.iterdir() if f.suffix.lower() in PICTURES), key=_natural_order
-        )
+        if files is None:
+            if not folder.is_dir():
+                raise ClipError(f"no such folder of pictures: {folder}")
+            files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES]
+            files.sort(key=_natural_order)
+        self.files = files
         if not self.files:
             raise ClipError(f"{folder}: no pictures ({', '.join(sorted(PICTURES))}) in this folder")
 
@@ -106,6 +115,12 @@ class PictureFrames:
             if frame is None:
                 raise ClipError(f"{file}: cannot be decoded as a picture")
             yield np.asarray(frame, dtype=np.uint8)
+
+
+def frame_number(file: Path) -> int | None:
+    """Return the last number in a picture's name; None where there is none."""
+    numbers = re.findall(r"\d+", file.stem)
+    return int(numbers[-1]) if numbers else None
 
 
 def _natural_order(file: Path) -> list[int | str]:

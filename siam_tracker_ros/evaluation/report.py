@@ -1,18 +1,19 @@
-"""Plots (PNG): one tracked clip over time, and success plots of several trackers."""
+"""Plots: one tracked clip over time, curves of several trackers, states over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from siam_tracker_ros.evaluation.metrics import SUCCESS_THRESHOLDS, success_curve
 from siam_tracker_ros.evaluation.track_log import TrackLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STATES = ("LOST", "UNCERTAIN", "TRACKING")
 INK, GRID = "#24292f", "#d0d7de"
@@ -93,13 +94,43 @@ def plot_track(log: TrackLog, file: Path, thresholds: tuple[float, float] | None
     figure.savefig(file, dpi=120)
 
 
-def plot_success(curves: Mapping[str, Sequence[np.ndarray]], file: Path, title: str = "") -> None:
-    """Plot the success curves of several trackers into a PNG.
+@dataclass(frozen=True)
+class CurveKind:
+    """What a plot of curves over thresholds shows."""
+
+    attribute: str
+    title: str
+    x: str
+    y: str
+    end: float
+
+
+SUCCESS = CurveKind("success", "Success", "overlap threshold", "share of frames above it", 1.0)
+PRECISION = CurveKind(
+    "precision", "Precision", "centre error (px)", "share of frames within it", 50.0
+)
+NORMALISED = CurveKind(
+    "normalised",
+    "Normalised precision",
+    "centre error over the true sides",
+    "share of frames within it",
+    0.5,
+)
+
+
+def curve_figure(
+    curves: Mapping[str, np.ndarray],
+    kind: CurveKind = SUCCESS,
+    title: str = "",
+    values: Mapping[str, float] | None = None,
+) -> Figure:
+    """Return a figure with one curve a tracker, the best first in its legend.
 
     Args:
-        curves: tracker -> the overlaps of each of its sequences (each sequence counts the same).
-        file: where to.
-        title: above the plot.
+        curves: tracker -> shares at evenly spaced thresholds from 0 to ``kind.end``.
+        kind: what they are.
+        title: above the plot; the kind's own without.
+        values: tracker -> the number beside its name, which ranks it; the curve's mean without.
 
     Raises:
         ValueError: if there is no tracker.
@@ -107,23 +138,74 @@ def plot_success(curves: Mapping[str, Sequence[np.ndarray]], file: Path, title: 
     if not curves:
         raise ValueError("no trackers to plot")
     figure, (axis,) = _figure(1, 4.8)
-    means = {n: np.mean([success_curve(o) for o in os], axis=0) for n, os in curves.items()}
-    ranked = sorted(means.items(), key=lambda item: -float(item[1].mean()))
+    numbers = values or {name: float(curve.mean()) for name, curve in curves.items()}
+    ranked = sorted(curves.items(), key=lambda item: -numbers[item[0]])
     for index, (name, curve) in enumerate(ranked):
         style = "-" if index < len(LINES) else "--"
         axis.plot(
-            SUCCESS_THRESHOLDS,
+            np.linspace(0.0, kind.end, len(curve)),
             curve,
             style,
             color=LINES[index % len(LINES)],
             linewidth=1.6,
-            label=f"{name} [{curve.mean():.3f}]",
+            label=f"{name} [{numbers[name]:.3f}]",
         )
-    axis.set_xlabel("overlap threshold", fontsize=9)
-    axis.set_ylabel("share of frames above it", fontsize=9)
-    axis.set_xlim(0, 1)
+    axis.set_xlabel(kind.x, fontsize=9)
+    axis.set_ylabel(kind.y, fontsize=9)
+    axis.set_xlim(0, kind.end)
     axis.set_ylim(0, 1)
     axis.legend(fontsize=8, frameon=False)
-    axis.set_title(title, fontsize=11, color=INK)
+    axis.set_title(title or kind.title, fontsize=11, color=INK)
+    return figure
+
+
+def plot_success(curves: Mapping[str, np.ndarray], file: Path, title: str = "") -> None:
+    """Plot the mean success curves of several trackers into a PNG (see :func:`curve_figure`)."""
+    figure = curve_figure(curves, SUCCESS, title)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
+
+
+STATE_COLOURS = {
+    "TRACKING": "#1a7f37",
+    "UNCERTAIN": "#d4a72c",
+    "LOST": "#cf222e",
+    "SKIPPED": "#8c959f",
+    "": "#eaeef2",
+}
+RIGHT, WRONG, ABSENT = "#0969da", "#ffffff", "#afb8c1"
+
+
+def timeline_figure(rows: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> Figure:
+    """Return a figure with two bars a sequence: what the tracker said, and whether it was right.
+
+    Args:
+        rows: name, state of each of N frames, and overlap [N], NaN where the target is absent.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError("no sequences to plot")
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    figure, (axis,) = _figure(1, 0.9 + 0.3 * len(rows))
+    states = {name: to_rgb(colour) for name, colour in STATE_COLOURS.items()}
+    for index, (_, said, overlap) in enumerate(rows):
+        above = np.array([[states.get(state, states[""]) for state in said]])
+        right = np.where(np.isnan(overlap), 2, np.where(overlap > 0.5, 0, 1))
+        below = np.array([to_rgb(RIGHT), to_rgb(WRONG), to_rgb(ABSENT)])[right][None]
+        for picture, top in ((above, index - 0.4), (below, index)):
+            extent = (-0.5, len(said) - 0.5, top + 0.4, top)
+            axis.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
+    axis.set_xlim(-0.5, max(len(said) for _, said, _ in rows) - 0.5)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
+    axis.set_xlabel("frame", fontsize=9)
+    axis.grid(False)
+    shown = {state for _, said, _ in rows for state in said}
+    handles = [Patch(color=STATE_COLOURS[s], label=s) for s in STATE_COLOURS if s and s in shown]
+    handles += [Patch(color=RIGHT, label="overlap above 0.5"), Patch(color=ABSENT, label="absent")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8, frameon=False)
+    return figure

@@ -28,7 +28,8 @@ class Run:
 
     Attributes:
         boxes: float64 [N,4], x,y,w,h, 0-based, always finite.
-        seconds: float64 [N], time the tracker took for each frame (decoding excluded).
+        seconds: float64 [N], time the tracker took for each frame (decoding excluded); NaN for a
+            frame that a real-time run skipped.
         scores: float64 [N], NaN where the tracker gives none.
         states: N names of states, empty where the tracker has none.
     """
@@ -40,9 +41,14 @@ class Run:
 
     @property
     def fps(self) -> float:
-        """Frames a second, selection included."""
-        total = float(self.seconds.sum())
-        return len(self.seconds) / total if total > 0 else math.inf
+        """Processed frames a second, selection included."""
+        total = float(np.nansum(self.seconds))
+        return (len(self.seconds) - self.skipped) / total if total > 0 else math.inf
+
+    @property
+    def skipped(self) -> int:
+        """Number of frames that the tracker never saw."""
+        return int(np.isnan(self.seconds).sum())
 
 
 def write_run(folder: Path, name: str, key: str, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,13 +88,14 @@ class VideoFile:
             self._writer.release()
 
 
-def annotate(frame: Frame, entry: FrameEntry | None, truth: Xywh | None, zoom: int = 1) -> Frame:
+def annotate(frame: Frame, entry: FrameEntry | None, truth: Xywh | None, zoom: float = 1) -> Frame:
     """Return ``frame`` enlarged ``zoom`` times, with box, truth, number, score and state drawn.
 
     ``entry`` is None for a frame that was not processed.
     """
-    size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
-    picture = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    size = (round(frame.shape[1] * zoom), round(frame.shape[0] * zoom))
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    picture = np.asarray(cv2.resize(frame, size, interpolation=way), dtype=np.uint8)
     if truth is not None and np.isfinite(truth).all():
         _rectangle(picture, truth, zoom, TRUTH, 1)
     if entry is None:
@@ -102,12 +104,13 @@ def annotate(frame: Frame, entry: FrameEntry | None, truth: Xywh | None, zoom: i
     colour = COLOURS.get(entry.state, COLOURS["IDLE"])
     if entry.box is not None:
         _rectangle(picture, entry.box, zoom, colour, 2)
-    _line(picture, f"{entry.frame}  {entry.state}  {entry.score:.2f}", colour)
+    score = "" if math.isnan(entry.score) else f"{entry.score:.2f}"
+    _line(picture, f"{entry.frame}  {entry.state}  {score}", colour)
     return picture
 
 
 def _rectangle(
-    picture: Frame, box: Xywh, zoom: int, colour: tuple[int, int, int], thickness: int
+    picture: Frame, box: Xywh, zoom: float, colour: tuple[int, int, int], thickness: int
 ) -> None:
     x, y, w, h = (v * zoom for v in box)
     first, last = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)

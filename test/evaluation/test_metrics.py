@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from siam_tracker_ros.evaluation.metrics import mean_scores, overlaps, score, success_curve
+from siam_tracker_ros.evaluation.metrics import (
+    RULES,
+    curves,
+    figure_name,
+    mean_curves,
+    mean_scores,
+    overlaps,
+    score,
+    success_curve,
+)
 
 
 def test_identical_boxes_are_perfect_but_for_the_last_threshold():
@@ -100,3 +109,55 @@ def test_refuses_what_cannot_be_scored():
         score(boxes[:1], boxes[:1])
     with pytest.raises(ValueError, match="no sequences"):
         mean_scores([])
+
+
+TRUTH = np.array([[0, 0, 10, 10]] * 5, dtype=float)
+MOVED = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [2, 0, 10, 10], [30, 0, 10, 10], [0, 0, 10, 10]])
+HIDDEN = np.array([False, False, False, False, True])
+
+
+def test_lasot_counts_absent_frames_as_failures():
+    s = score(MOVED, TRUTH, RULES["lasot"], HIDDEN)
+    assert s.precision == pytest.approx(3 / 5)
+    assert s.normalised_precision == pytest.approx(3 / 5), "1 and 2 px of 10 are within 0.2"
+    # overlaps 1, 9/11, 8/12 and 0 are above 20, 17, 14 and 0 thresholds of 21
+    assert s.auc == pytest.approx((20 + 17 + 14) / (5 * 21))
+    shares = curves(MOVED, TRUTH, RULES["lasot"], HIDDEN)
+    assert shares.success.mean() == pytest.approx(s.auc)
+    assert shares.precision[20] == pytest.approx(s.precision)
+    assert shares.normalised[20] == pytest.approx(s.normalised_precision)
+
+
+def test_trackingnet_rounds_and_takes_areas():
+    s = score(MOVED + 0.3, TRUTH, RULES["trackingnet"])
+    whole = score(MOVED, TRUTH, RULES["trackingnet"])
+    assert s == whole, "0.3 px round to nothing"
+    # errors 0, 1, 2, 30 and 0 px; thresholds 0, 2.5 ... 50, half weight at both ends
+    within = np.array([(np.array([0, 1, 2, 30, 0]) <= t).mean() for t in np.linspace(0, 50, 21)])
+    assert s.precision == pytest.approx((within.sum() - (within[0] + within[-1]) / 2) / 20)
+    relative = np.array([0, 0.1, 0.2, 3, 0])
+    within = np.array([(relative <= t).mean() for t in np.linspace(0, 0.5, 21)])
+    area = (within.sum() - (within[0] + within[-1]) / 2) / 20
+    assert s.normalised_precision == pytest.approx(area, abs=1 / 100)
+
+
+def test_got10k_weighs_by_frames():
+    rules, size = RULES["got10k"], (100, 100)
+    long = score(np.tile(TRUTH, (5, 1)), np.tile(TRUTH, (5, 1)), rules, None, size)
+    short = score(MOVED, TRUTH, rules, HIDDEN, size)
+    assert (long.frames, short.frames) == (25, 4)
+    mean = mean_scores([long, short], rules)
+    assert mean.ao == pytest.approx((24 * long.ao + 3 * short.ao) / 27)
+    both = [curves(MOVED, TRUTH, rules, HIDDEN, size), curves(TRUTH, TRUTH, rules, None, size)]
+    total = mean_curves(both, rules)
+    assert total.success[50] == pytest.approx((2 + 4) / 7)
+    with pytest.raises(ValueError, match="size is not known"):
+        score(MOVED, TRUTH, rules)
+    with pytest.raises(ValueError, match="no sequences"):
+        mean_curves([], rules)
+
+
+def test_names_of_figures_say_the_threshold():
+    assert figure_name("precision") == "P 20 px"
+    assert figure_name("precision", RULES["trackingnet"]) == "P"
+    assert figure_name("auc") == "AUC"

@@ -14,11 +14,13 @@ from siam_tracker_ros.evaluation import (
     Answer,
     EvaluationError,
     Sequence,
+    SequenceError,
     evaluate_tracker,
     synthetic_sequence,
 )
+from siam_tracker_ros.evaluation.metrics import RULES
 from siam_tracker_ros.evaluation.peers import PeerMaker
-from siam_tracker_ros.evaluation.protocol import PROTOCOL
+from siam_tracker_ros.evaluation.protocol import PROTOCOL, SKIPPED, RealTime, run_tracker
 from siam_tracker_ros.evaluation.runs import Run, read_run, write_run
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.tracking import Timing, TrackResult, TrackState
@@ -189,6 +191,108 @@ def test_json_says_protocol_machine_and_model(clip: Sequence, tmp_path: Path):
     assert data["machine"]["cores"] >= 1 and "numpy" in data["machine"]["versions"]
     assert data["mean"]["auc"] == pytest.approx(data["sequences"][clip.name]["auc"])
     assert data["standard_error"]["auc"] is None
+
+
+def test_a_real_time_run_skips_what_arrives_while_it_is_busy(clip: Sequence):
+    tracker = PlaysTruth(clip.boxes)
+    # 10 frames a second; the start costs 2.5 frames, each further frame 1.5
+    arrival = RealTime(10.0, (0.25, 0.15))
+    summary = evaluate_tracker(lambda: tracker, [clip], name="slow", realtime=arrival)
+    run = summary.results[0].run
+    seen = [0, 3, 5, 7, 9, 11]
+    assert [i for i, state in enumerate(run.states) if state != SKIPPED] == seen
+    assert np.isfinite(run.seconds).nonzero()[0].tolist() == seen
+    assert (run.skipped, tracker.calls) == (6, 5)
+    np.testing.assert_array_equal(run.boxes[4], run.boxes[3])
+    assert run.fps == pytest.approx(6 / (0.25 + 5 * 0.15))
+    assert (summary.tracker, summary.missed) == ("slow-realtime10", 0.5)
+    content = summary.to_json()
+    assert content["sequences"][clip.name]["skipped_frames"] == 6
+    assert "10 a second" in content["protocol"]["realtime"]
+    quick = evaluate_tracker(lambda: tracker, [clip], realtime=RealTime(10.0, (0.1,)))
+    assert quick.missed == 0
+    for fps in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="frames a second above 0"):
+            RealTime(fps)
+
+
+def test_a_real_time_run_has_results_of_its_own(clip: Sequence, tmp_path: Path):
+    tracker = PlaysTruth(clip.boxes)
+    common = {"name": "played", "fingerprint": "f" * 64, "cache": tmp_path}
+    slow = RealTime(10.0, (0.25,))
+    plain = evaluate_tracker(lambda: tracker, [clip], **common)
+    late = evaluate_tracker(lambda: tracker, [clip], **common, realtime=slow)
+    again = evaluate_tracker(lambda: tracker, [clip], **common, realtime=slow)
+    assert tracker.starts == 2 and again.results[0].cached
+    assert late.auc < plain.auc and again.results[0].scores == late.results[0].scores
+    assert again.results[0].run.skipped == late.results[0].run.skipped > 0
+
+
+def test_a_run_that_was_ended_goes_on(clip: Sequence, tmp_path: Path):
+    clips = [clip, *(synthetic_sequence(160, 120, 12, seed=s) for s in (1, 2))]
+    common = {"name": "played", "fingerprint": "f" * 64, "cache": tmp_path}
+
+    class EndedInTheSecond(PlaysTruth):
+        def track(self, frame):
+            if self.starts == 2 and self.index == 5:
+                raise KeyboardInterrupt
+            return super().track(frame)
+
+    tracker = EndedInTheSecond(clip.boxes)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tracker(lambda: tracker, clips, **common)
+    second = PlaysTruth(clip.boxes)
+    summary = evaluate_tracker(lambda: second, clips, **common)
+    assert second.starts == 2, "the first sequence is not run again"
+    assert [r.cached for r in summary.results] == [True, False, False]
+
+
+def test_a_sequence_that_cannot_be_read_stops_or_is_counted(clip: Sequence):
+    short = Sequence("short", clip.frames, clip.boxes[:8], Path("short.txt"))
+    unseen = Sequence(
+        "unseen", clip.frames, clip.boxes, Path("unseen.txt"), hidden=np.ones(12, dtype=bool)
+    )
+    with pytest.raises(SequenceError, match=r"short.txt: 8 boxes, but .* more frames"):
+        evaluate_tracker(lambda: PlaysTruth(clip.boxes), [short, clip])
+    for workers in (1, 2):
+        summary = evaluate_tracker(
+            PeerMaker("static"), [short, clip, unseen], on_bad="skip", workers=workers
+        )
+        assert [r.name for r in summary.results] == [clip.name]
+        assert sorted(summary.skipped) == ["short", "unseen"]
+        assert "at least two frames" in summary.skipped["unseen"]
+        assert "short" in summary.to_json()["left_out"]
+    with pytest.raises(EvaluationError, match=r"no sequence can be read: short.txt: 8 boxes"):
+        evaluate_tracker(PeerMaker("static"), [short], on_bad="skip")
+
+
+def test_rules_decide_the_figures(clip: Sequence):
+    tracker = PlaysTruth(clip.boxes)
+    hidden = np.zeros(12, dtype=bool)
+    hidden[6:] = True
+    half = Sequence("half", clip.frames, clip.boxes, clip.source, hidden, (160, 120))
+    lasot = evaluate_tracker(lambda: tracker, [half], rules=RULES["lasot"])
+    assert lasot.mean.precision == 0.5, "absent frames are failures"
+    assert "full_occlusion" in lasot.to_json()["protocol"]["rules"]
+    got10k = evaluate_tracker(lambda: tracker, [half, clip_of(clip)], rules=RULES["got10k"])
+    assert got10k.mean.frames == 6 + 12
+    with pytest.raises(SequenceError, match="clips boxes to the picture, whose size is not known"):
+        evaluate_tracker(lambda: tracker, [clip], rules=RULES["got10k"])
+
+
+def clip_of(clip: Sequence) -> Sequence:
+    return Sequence("whole", clip.frames, clip.boxes, clip.source, None, (160, 120))
+
+
+def test_unscored_sequences_are_run(clip: Sequence):
+    boxes = np.full((12, 4), np.nan)
+    boxes[0] = clip.boxes[0]
+    test = Sequence("test", clip.frames, boxes, clip.source, scored=False)
+    seen = []
+    runs = run_tracker(
+        lambda: PlaysTruth(clip.boxes), [test], name="toy", on_run=lambda *a: seen.append(a)
+    )
+    assert len(runs.runs["test"].boxes) == 12 and len(seen) == 1
 
 
 def test_importing_evaluation_costs_no_torch_ros_or_matplotlib():

@@ -61,7 +61,7 @@ def test_csv_leaves_a_lost_box_empty(tmp_path: Path):
 def test_plots_are_pictures(tmp_path: Path):
     plot_track(log(), tmp_path / "a" / "track.png", thresholds=(0.3, 0.6))
     plot_track(log(None), tmp_path / "b.png")
-    plot_success({"x": [np.array([0.2, 0.9])], "y": [np.array([0.5])]}, tmp_path / "c.png", "both")
+    plot_success({"x": np.linspace(1, 0, 21), "y": np.full(21, 0.5)}, tmp_path / "c.png", "both")
     with_truth, without, success = (
         cv2.imread(str(tmp_path / n)) for n in ("a/track.png", "b.png", "c.png")
     )
