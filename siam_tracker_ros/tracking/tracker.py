@@ -47,6 +47,7 @@ class _Track:
     memory: Memory | None = None  # the last committed frame cropped at its final box
     lost_at: float = _NEVER  # stamp of the frame that lost it
     candidate: Box | None = None  # LOST: a place that looked right in the last frame
+    hint: tuple[Box, float] | None = None  # LOST: a place half seen, and its presence
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Tracker:
         self._reads_memory = bundle.reads_memory
         self._in_session: dict[str, float] = {}
         self._track: _Track | None = None
-        self._scan: Iterator[tuple[Box, float]] | None = None
+        self._scan: Iterator[Box] | None = None
         self._scanned = (0, 0)  # size of the pictures that are scanned
         self._look_s = 0.0  # measured time of one look, seconds
         self.settings = TrackerSettings() if settings is None else settings
@@ -244,6 +245,7 @@ class Tracker:
 
         # A clock that jumped back must not keep a lost target for ever.
         after = replace(track, candidate=None, lost_at=min(track.lost_at, now))
+        hint = track.hint
         size = (picture.width, picture.height)
         if self._scan is None or size != self._scanned:
             side = search_crop(track.confident, self._bundle.crop).side
@@ -251,13 +253,17 @@ class Tracker:
         budget = settings.redetect_budget_ms / 1e3
         looked = track.candidate is not None
         while not looked or clock.elapsed() + self._look_s <= budget:
-            place, grow = next(self._scan)
-            box, score = self._look(picture, place, grow, 0.0, track, clock)
+            # What was half seen, at the edge of a region or at another size, is looked at from where
+            # it seems to be, for as long as that makes it clearer.
+            place = next(self._scan) if hint is None else hint[0]
+            box, score = self._look(picture, place, 1.0, 0.0, track, clock)
             looked, best = True, max(best, score)
             if score >= found:
-                after = replace(after, candidate=box)
+                after, hint = replace(after, candidate=box), None
                 break
-        self._track = after
+            worth = score >= self._limits.lost and score > (0.0 if hint is None else hint[1])
+            hint = (box, score) if worth else None
+        self._track = replace(after, hint=hint)
         return TrackResult(None, best, TrackState.LOST, clock.timing())
 
     def _look(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.tracking import TrackState
-from siam_tracker_ros.tracking.redetection import GROWS, places
+from siam_tracker_ros.tracking.redetection import LEAST, ROUNDS, SAME, places
 
 START = Box.from_xywh(40, 30, 40, 30)
 
@@ -54,13 +55,14 @@ def test_the_last_sure_box_is_looked_for(world, make, say):
     assert tuple(tracker.update(world()).box) == pytest.approx(tuple(seen))
 
 
-def test_later_scans_look_at_other_scales(world, make, say):
-    tracker, session = make(say(score=0.1), lost_after=1, redetect_budget_ms=0.0)
+def test_later_scans_look_for_other_sizes(world, make, say):
+    tracker, _ = make(say(score=0.0), lost_after=1, redetect_budget_ms=0.0)
     tracker.initialize(world(), START)
-    for _ in range(400):
-        tracker.update(world())
-    widths = [session.previous_sizes[0][0] / w for w, _ in session.previous_sizes[1:]]
-    assert {round(grow, 3) for grow in widths} == set(GROWS)
+    cut, picture = record_crops(tracker), world()
+    for _ in range(60):
+        tracker.update(picture)
+    widths = [side / cut[0] for side in cut[1:]]
+    assert {round(size, 2) for size in widths} >= set(SAME)
 
 
 def test_a_picture_that_grows_while_the_target_is_lost_is_searched_as_a_whole(world, make, red):
@@ -68,8 +70,9 @@ def test_a_picture_that_grows_while_the_target_is_lost_is_searched_as_a_whole(wo
     tracker.initialize(world((40, 30, 40, 30)), START)
     lose(tracker, world)
     tracker.update(world())
-    for _ in range(200):
-        if tracker.update(world((580, 430, 40, 30), size=(640, 480))).box is not None:
+    grown = world((360, 280, 40, 30), size=(420, 320))
+    for _ in range(400):
+        if tracker.update(grown).box is not None:
             return
     raise AssertionError("never found")
 
@@ -178,35 +181,79 @@ def test_never_giving_up_is_the_default(world, make, say):
     st.floats(0, 639), st.floats(0, 479), st.floats(30, 300), st.floats(0, 639), st.floats(0, 479)
 )
 def test_every_place_of_the_picture_is_looked_at(cx, cy, side, x, y):
-    # Some region of the first scan has the place within its middle half: the target is whole there.
+    # Some region of the first rounds has the place within its middle half: the target is whole there.
     last = Box(cx, cy, side / 4, side / 4)
-    first = itertools.takewhile(lambda item: item[1] == GROWS[0], places(last, side, 640, 480))
-    nearest = min(max(abs(box.cx - x), abs(box.cy - y)) for box, _ in first)
+    near = (0.6, 1.5)  # the sizes of the first rounds
+    first = itertools.takewhile(
+        lambda box: near[0] < box.w / last.w < near[1], places(last, side, 640, 480)
+    )
+    nearest = min(max(abs(b.cx - x), abs(b.cy - y)) for b in first if b.w == last.w)
     assert nearest <= side / 4 + 1e-6
 
 
 def test_looking_begins_at_the_last_place_and_goes_outward():
     last = Box(300, 200, 20, 20)
     rings = []
-    for box, _ in itertools.islice(places(last, 80, 640, 480), 9 + 25):
+    same = (box for box in places(last, 80, 640, 480) if box.w == last.w)
+    for box in itertools.islice(same, 9 + 25):
         rings.append(round(max(abs(box.cx - 300), abs(box.cy - 200)) / 40))
     # The innermost ring, then again from the beginning twice as far.
     assert rings == [0] + [1] * 8 + [0] + [1] * 8 + [2] * 16
 
 
-def test_places_keep_the_targets_size_and_stay_in_the_picture():
+def test_places_keep_the_targets_shape_and_stay_in_the_picture():
     last = Box(630, 10, 33, 22)
-    for box, _ in itertools.islice(places(last, 90, 640, 480), 500):
-        assert (box.w, box.h) == (33, 22)
+    for box in itertools.islice(places(last, 90, 640, 480), 500):
+        assert box.w / box.h == pytest.approx(33 / 22)
+        assert math.sqrt(box.area) >= LEAST
         assert 0 <= box.cx <= 639
         assert 0 <= box.cy <= 479
 
 
-def test_scans_take_turns_in_the_regions_size():
-    grows = [grow for _, grow in itertools.islice(places(Box(50, 50, 20, 20), 80, 200, 160), 2000)]
-    order = [grow for grow, _ in itertools.groupby(grows)]
-    assert order[:6] == [*GROWS, *GROWS]
+def test_a_round_looks_near_for_all_its_sizes_before_it_looks_further():
+    found = places(Box(50, 50, 50, 50), 200, 200, 160)
+    scans = itertools.groupby(found, key=lambda box: round(box.w / 50, 2))
+    sizes = [size for size, _ in itertools.islice(scans, 200)]
+    # Two rings are the picture for the sizes of the first three rounds.
+    assert sizes[:18] == [*SAME] * 6
+    assert sizes[18:21] == [*ROUNDS[3]]
+    assert set(sizes) == {size for sizes in ROUNDS for size in sizes}
+
+
+def test_no_smaller_target_is_looked_for_than_can_be_seen():
+    sizes = {box.w / 12 for box in itertools.islice(places(Box(50, 50, 12, 12), 48, 99, 99), 999)}
+    assert min(sizes) * 12 >= LEAST
+    tiny = places(Box(50, 50, 5, 5), 20, 99, 99)
+    assert {box.w for box in itertools.islice(tiny, 5000)} == {5, 7, 10}
 
 
 def test_a_region_larger_than_the_picture_is_one_place_and_its_neighbours():
-    assert len({box for box, _ in itertools.islice(places(Box(5, 5, 9, 9), 99, 8, 8), 50)}) <= 9
+    boxes = {(b.cx, b.cy) for b in itertools.islice(places(Box(5, 5, 9, 9), 99, 8, 8), 50)}
+    assert len(boxes) <= 9
+
+
+def record_crops(tracker):
+    """The sides, image px, of all regions that ``tracker`` will look at."""
+    sides, cut = [], tracker._cut
+
+    def recorded(picture, crop, fill, clock):
+        sides.append(crop.side)
+        return cut(picture, crop, fill, clock)
+
+    tracker._cut = recorded
+    return sides
+
+
+def test_what_is_half_seen_is_looked_at_from_where_it_is(world, make, say):
+    """Each look that is clearer than the one before leads to the next; the scan then goes on."""
+    looks = [say(score=0.1), say(score=0.35, dx=20.0), say(score=0.5, dx=5.0), say(score=0.9)]
+    tracker, session = make([*looks, say(score=0.9)], lost_after=1, redetect_budget_ms=0.0)
+    tracker.initialize(world(), START)
+    states = [tracker.update(world()).state.value for _ in range(5)]
+    assert states == ["lost"] * 4 + ["tracking"]
+    fading = [say(score=0.1), say(score=0.5), say(score=0.4), say(score=0.0)]
+    tracker, session = make(fading, lost_after=1, redetect_budget_ms=0.0)
+    tracker.initialize(world(), START)
+    for _ in range(30):
+        assert tracker.update(world()).state is TrackState.LOST
+    assert session.commits == 0
