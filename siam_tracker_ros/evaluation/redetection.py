@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from siam_tracker_ros.bundle import Bundle, Memory, StepResult
 from siam_tracker_ros.evaluation.frames import Frame
-from siam_tracker_ros.evaluation.sequences import Sequence
+from siam_tracker_ros.evaluation.protocol import EvaluationError
+from siam_tracker_ros.evaluation.sequences import Sequence, SequenceError
 from siam_tracker_ros.geometry import ArrayPicture, Box
 from siam_tracker_ros.tracking import (
     StatefulSession,
@@ -150,13 +151,15 @@ def made_clip(case: Case, times: AbsenceTimes, seed: int) -> Iterator[tuple[Fram
     same pixels.
 
     Raises:
-        ValueError: if the target is absent from the sequence itself.
+        SequenceError: if the target is absent from some of the frames used.
     """
     # The same start, place and side with and without a look-alike.
     random = np.random.default_rng([seed, *case.sequence.name.encode()])
     order = _order(len(case.sequence), times.total, random)
     if not case.sequence.present[order].all():
-        raise ValueError(f"{case.sequence.name}: the target is absent from some frames")
+        raise SequenceError(
+            f"{case.sequence.name}: the target is absent from some frames already; leave it out"
+        )
     needed = set(order)
     frames = {i: frame for i, frame in enumerate(case.sequence) if i in needed}
     boxes = [Box.from_xywh(*(float(v) for v in case.sequence.boxes[i])) for i in order]
@@ -393,12 +396,12 @@ def summarise(outcomes: Iterable[Outcome], times: AbsenceTimes) -> Figures:
     """Return the figures of outcomes.
 
     Raises:
-        ValueError: if there is none whose target was followed.
+        EvaluationError: if there is none whose target was followed.
     """
     given = list(outcomes)
     used = [outcome for outcome in given if outcome.followed]
     if not used:
-        raise ValueError("in no case was the target followed when it began to disappear")
+        raise EvaluationError("in no case was the target followed when it began to disappear")
 
     def frames(values: list[int | None]) -> tuple[float, float, float]:
         known = np.array([math.inf if v is None else v for v in values], dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from siam_tracker_ros.bundle import StepResult
-from siam_tracker_ros.evaluation import Sequence
+from siam_tracker_ros.evaluation import EvaluationError, Sequence, SequenceError
 from siam_tracker_ros.evaluation.redetection import (
     COLUMNS,
     KINDS,
@@ -102,7 +102,7 @@ def test_a_clip_that_is_too_short_is_played_back_and_forth() -> None:
 def test_a_target_that_is_absent_anyway_is_refused() -> None:
     clip = sequence("gone")
     clip.boxes[:, 2:] = 0.0
-    with pytest.raises(ValueError, match="gone: the target is absent"):
+    with pytest.raises(SequenceError, match="gone: the target is absent"):
         list(made_clip(Case(clip, PAIR[1], "covered", False), TIMES, 0))
 
 
@@ -136,7 +136,7 @@ def test_what_is_told_is_counted() -> None:
     assert (figures.false_recoveries, figures.falsely_recovered) == (2, pytest.approx(1 / 3))
     assert figures.false_frames == pytest.approx((3 + 7 + 14) / (3 * 14))
     assert figures.to_json()["loss_p90"] is None
-    with pytest.raises(ValueError, match="in no case"):
+    with pytest.raises(EvaluationError, match="in no case"):
         summarise([judged("ttlw" + "l" * 30)], TIMES)
     rows = table_rows("it", [good, wrong], TIMES)
     assert [row[2] for row in rows] == ["all", "covered"] and "never" in rows[0]
