@@ -54,6 +54,8 @@ class Status:
         trouble = self.problem or self.transport
         if self.backend_problem and not trouble:
             return f"{self.state}, on {self.backend or 'nothing'}: {self.backend_problem}"
+        if self.engine_build and not trouble:
+            return f"{self.state}, TensorRT engines: {self.engine_build}"
         return trouble or self.state
 
 

@@ -123,7 +123,7 @@ class Machine:
                 **parameters,
             )
         ).result(20)
-        worker.activate().result(5)
+        worker.activate().result(20)
         return worker, outputs
 
 
@@ -135,7 +135,7 @@ def machine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(model_session, "EngineBuild", made.begin_build)
     yield made
     for worker in made.workers:
-        assert worker.stop(5.0)
+        assert worker.stop(20.0)
     assert made.driver.contexts == 0 and not made.driver.device  # nothing is left on the GPU
 
 
@@ -161,7 +161,7 @@ def until(done: Callable[[], Any]) -> None:
 def select(worker: Worker, number: int) -> None:
     """Select the thing in an image."""
     worker.frame(frame(number))
-    worker.select(Selection(place(number))).result(10)
+    worker.select(Selection(place(number))).result(20)
 
 
 def follow(worker: Worker, outputs: Outputs, number: int) -> Report:
@@ -207,7 +207,7 @@ def test_under_a_target_engines_wait_for_the_next_selection(machine: Machine) ->
     until(lambda: outputs.values["engine_build"].startswith("ready: used from the next selection"))
     assert follow(worker, outputs, 2).box.iou(place(2)) > 0.95
     # A selection that is refused takes nothing over, and nothing away.
-    worker.select(Selection(Box(-500.0, 0.0, 20.0, 20.0))).result(5)
+    worker.select(Selection(Box(-500.0, 0.0, 20.0, 20.0))).result(20)
     assert outputs.values["selection_verdict"].startswith("refused")
     assert follow(worker, outputs, 3).id == "1"
     assert outputs.values["backend"].startswith("ONNX Runtime")
@@ -225,7 +225,7 @@ def test_engines_run_once_the_target_is_cleared(machine: Machine) -> None:
     machine.store_engines()
     machine.builds[0].end()
     until(lambda: outputs.values["engine_build"].startswith("ready"))
-    worker.clear("asked for").result(5)
+    worker.clear("asked for").result(20)
     until(lambda: outputs.values["backend"].startswith("TensorRT"))
 
 
@@ -326,12 +326,12 @@ def test_a_cache_that_others_can_write_to(machine: Machine) -> None:
 
 def test_deactivate_stops_a_build_and_activate_begins_it_again(machine: Machine) -> None:
     worker, outputs = machine.start()
-    worker.deactivate().result(5)
+    worker.deactivate().result(20)
     assert [build.cancelled for build in machine.builds] == [True]
     assert outputs.values["engine_build"].startswith("stopped with deactivate")
-    worker.activate().result(5)
+    worker.activate().result(20)
     assert [build.cancelled for build in machine.builds] == [True, False]
-    assert worker.stop(5.0)
+    assert worker.stop(20.0)
     assert [build.cancelled for build in machine.builds] == [True, True]
 
 
@@ -340,7 +340,7 @@ def test_deactivate_forgets_no_engines_that_are_ready(machine: Machine) -> None:
     select(worker, 1)
     machine.store_engines()
     machine.builds[0].end()
-    worker.deactivate().result(5)
+    worker.deactivate().result(20)
     until(lambda: outputs.values["backend"].startswith("TensorRT"))
     assert len(machine.builds) == 1
 

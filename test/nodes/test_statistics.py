@@ -125,6 +125,9 @@ def test_levels() -> None:
     assert Status(state="unconfigured", problem="no such model", failed=True).level == ERROR
     assert Status(state="idle", problem="what is wrong").message == "what is wrong"
     assert Status(state="idle").message == "idle"
+    building = Status(state="configuring", engine_build="search fp16 42 %: Tactics, 31 s")
+    assert building.message == "configuring, TensorRT engines: search fp16 42 %: Tactics, 31 s"
+    assert building.level == OK
     slow = Status(state="tracking", backend="ONNX Runtime", backend_problem="out of GPU memory")
     assert slow.level == WARN
     assert slow.message == "tracking, on ONNX Runtime: out of GPU memory"
