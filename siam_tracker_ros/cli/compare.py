@@ -14,14 +14,14 @@ import typer
 from siam_tracker_ros.cli.common import (
     CommandError,
     console,
-    find_sequences,
+    find_benchmark,
     parse_names,
     table,
     write_json,
 )
 from siam_tracker_ros.cli.evaluate import fps_text
 from siam_tracker_ros.cli.scoring import makers, run_all
-from siam_tracker_ros.evaluation.metrics import FIGURES
+from siam_tracker_ros.evaluation.metrics import FIGURES, OTB, RULES, Rules, figure_name
 from siam_tracker_ros.evaluation.peers import PEERS
 from siam_tracker_ros.tracking import TrackerSettings
 
@@ -32,10 +32,15 @@ class Column:
 
     name: str
     sequences: dict[str, dict[str, Any]]
+    rules: Rules = OTB
 
     def mean(self, figure: str) -> float:
-        """Return the mean of ``figure`` over the sequences."""
-        return float(np.mean([s[figure] for s in self.sequences.values()]))
+        """Return the mean of ``figure`` over the sequences, or over their frames by the rules."""
+        values = [s[figure] for s in self.sequences.values()]
+        if self.rules.average == "frames":
+            weights = [s["frames"] - 1 for s in self.sequences.values()]
+            return float(np.average(values, weights=weights))
+        return float(np.mean(values))
 
 
 def difference(first: Column, other: Column, figure: str) -> tuple[float, float]:
@@ -55,9 +60,10 @@ def read_column(file: Path) -> Column:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        column = Column(content["tracker"]["name"], content["sequences"])
+        rules = RULES[content.get("benchmark", "otb")]
+        column = Column(content["tracker"]["name"], content["sequences"], rules)
         for figures in column.sequences.values():
-            for figure in (*FIGURES, "fps"):
+            for figure in (*FIGURES, "fps", "frames"):
                 float(figures[figure])
     except FileNotFoundError:
         raise CommandError(f"no such file: {file}") from None
@@ -79,13 +85,19 @@ def compare(
     sequences: Annotated[
         Path | None, typer.Option(help="As for evaluate; without: the data's sequences/.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help=f"{', '.join(RULES)}. Without: seen from the layout.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A benchmark's part, as for evaluate.")] = None,
     names: Annotated[str | None, typer.Option(help="Only these sequences.")] = None,
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("out/evaluation"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--jobs", "--workers", min=1, help="Processes; speeds are fair with 1.")
+    ] = 1,
     threads: Annotated[int, typer.Option(min=0, help="Threads of a tracker.")] = 2,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime or tensorrt.")] = "auto",
 ) -> None:
-    """Compare trackers on the same sequences.
+    """Compare trackers on the same sequences, by the first figure of their benchmark.
 
     The difference to the first is given with the standard error of the mean of the differences
     sequence by sequence: less than twice that error says nothing.
@@ -95,37 +107,50 @@ def compare(
     wanted = parse_names(peers)
     columns = {t: read_column(Path(t)) for t in files}
     if models or wanted:
-        clips = find_sequences(sequences, names)
+        found = find_benchmark(sequences, names, protocol=protocol, split=split, on_bad="stop")
+        if not found.scored:
+            raise CommandError(f"the truth of {found.rules.title} {found.split} is on a server")
         todo = makers(models, wanted, backend=backend, threads=threads, settings=TrackerSettings())
-        summaries = run_all(todo, clips, workers=workers, cache=out / "results")
+        summaries = run_all(
+            todo, found.sequences, workers=workers, cache=out / "results", rules=found.rules
+        )
         for key, summary in zip([*models, *wanted], summaries, strict=True):
             summary.write(out / f"{summary.tracker}.json")
             content = summary.to_json()
-            columns[key] = Column(summary.tracker, content["sequences"])
+            columns[key] = Column(summary.tracker, content["sequences"], found.rules)
     ordered = [columns[key] for key in [*trackers, *wanted]]
     if len(ordered) < 2:
         raise CommandError("two trackers at least are needed for a comparison")
+    rules = ordered[0].rules
+    if other := next((c for c in ordered if c.rules != rules), None):
+        raise CommandError(
+            f"{ordered[0].name} was scored by the rules of {rules.title}, {other.name} by those of "
+            f"{other.rules.title}: their figures do not compare"
+        )
     common = set.intersection(*(set(c.sequences) for c in ordered))
     if not common:
         raise CommandError("these results have no sequence in common")
     dropped = sorted(set.union(*(set(c.sequences) for c in ordered)) - common)
     if dropped:
         console.print(f"Not in all of them, so left out: {', '.join(dropped)}", highlight=False)
-    ordered = [Column(c.name, {n: c.sequences[n] for n in sorted(common)}) for c in ordered]
+    ordered = [Column(c.name, {n: c.sequences[n] for n in sorted(common)}, rules) for c in ordered]
 
+    figure = rules.headline[0]
+    shown = [figure, *(f for f in FIGURES[:-1] if f != figure)]
     rows = []
     for column in ordered:
-        gap, error = difference(ordered[0], column, "auc")
+        gap, error = difference(ordered[0], column, figure)
         rows.append(
             [
                 column.name,
-                *(f"{column.mean(f):.3f}" for f in ("auc", "ao", "sr50", "sr75", "precision")),
+                *(f"{column.mean(f):.3f}" for f in shown),
                 "" if column is ordered[0] else f"{gap:+.3f}",
                 "" if column is ordered[0] or math.isnan(error) else f"{error:.3f}",
                 fps_text(column.mean("fps")),
             ]
         )
-    head = ["tracker", "AUC", "AO", "SR.50", "SR.75", "P 20 px", "AUC diff", "± s.e.", "fps"]
+    names_shown = [figure_name(f, rules) for f in shown]
+    head = ["tracker", *names_shown, f"{names_shown[0]} diff", "± s.e.", "fps"]
     console.print(table(f"{len(common)} sequences", head, rows))
     write_json(
         out / "comparison.json",
@@ -135,7 +160,7 @@ def compare(
                 {
                     "name": c.name,
                     **{f: c.mean(f) for f in (*FIGURES, "fps")},
-                    "auc_difference": difference(ordered[0], c, "auc")[0],
+                    f"{figure}_difference": difference(ordered[0], c, figure)[0],
                 }
                 for c in ordered
             ],

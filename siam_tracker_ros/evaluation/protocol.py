@@ -267,6 +267,7 @@ class Summary:
         """Return everything but the boxes, with protocol and machine, ready for JSON."""
         mean = asdict(self.mean)
         content: dict[str, Any] = {
+            "benchmark": self.rules.name,
             "protocol": describe_protocol(self.rules, self.realtime),
             "tracker": {"name": self.tracker, "fingerprint": self.fingerprint, **self.details},
             "machine": describe_machine(),

@@ -174,6 +174,33 @@ def test_wrong_input_is_said_in_words(
     assert message in " ".join(result.output.split())
 
 
+def test_a_comparison_follows_the_rules(tmp_path: Path):
+    files = []
+    for name, (rules, values) in {
+        "a": ("got10k", (0.5, 0.6)),
+        "b": ("got10k", (0.7, 0.6)),
+        "c": ("otb", (0.5, 0.6)),
+    }.items():
+        sequences = {
+            s: {**dict.fromkeys(("auc", "sr50", "sr75"), 0.5), "ao": v, "fps": 9, "frames": f}
+            | {"precision": 0.5, "normalised_precision": 0.5}
+            for s, v, f in zip("xy", values, (11, 31), strict=True)
+        }
+        file = tmp_path / f"{name}.json"
+        content = {"benchmark": rules, "tracker": {"name": name}, "sequences": sequences}
+        file.write_text(json.dumps(content))
+        files.append(file)
+    result = run("compare", *files[:2], "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    first, second = json.loads((tmp_path / "comparison.json").read_text())["trackers"]
+    assert first["ao"] == pytest.approx((10 * 0.5 + 30 * 0.6) / 40), "frames weigh"
+    assert second["ao_difference"] == pytest.approx(0.1), "sequences give the error"
+    result = run("compare", files[0], files[2], "--out", tmp_path)
+    assert result.exit_code == 2 and "their figures do not compare" in " ".join(
+        result.output.split()
+    )
+
+
 def test_a_comparison_needs_two(tmp_path: Path, square_clip: Path):
     options = ["--no-model", "--peers", "static", "--sequences", square_clip.parent]
     assert run("evaluate", *options, "--out", tmp_path).exit_code == 0
