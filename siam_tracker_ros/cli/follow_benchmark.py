@@ -189,6 +189,7 @@ def show(figures: dict[str, Any]) -> None:
         line("hidden until commanded to stand, longest", "stop_s_max", "s"),
         line("seen again until following, longest", "resume_s_max", "s"),
         line("stopped while the target was seen", "lost_while_seen_s", "s"),
+        line("share of time outside the picture", "outside_share", ""),
         line("speed commanded, largest", "speed_max", "m/s"),
         line("speed commanded, smallest", "speed_min", "m/s"),
     ]

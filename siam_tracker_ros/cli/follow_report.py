@@ -35,6 +35,9 @@ LEAST_DISTANCE = 1.0
 LEAST_FOLLOWED = 0.95
 """Share of the time with the target in view in which the robot must follow."""
 
+MOST_OUTSIDE = 0.05
+"""Share of the run that the target may be outside the picture, which no wall explains."""
+
 Array = npt.NDArray[np.float64]
 
 
@@ -47,6 +50,7 @@ class FollowRun:
         robot: ``[n, 3]``, x, y, yaw in the world.
         target: ``[n, 2]``.
         visible: share of the target in view.
+        outside: whether the target is outside the picture, wall or no wall.
         following: whether the controller said that it follows.
         commands: ``[m, 3]``, t, speed, turn rate.
         detections: by stamp, the box (cx, cy, w, h) or None.
@@ -59,6 +63,7 @@ class FollowRun:
     robot: Array
     target: Array
     visible: Array
+    outside: npt.NDArray[np.bool_]
     following: npt.NDArray[np.bool_]
     commands: Array
     detections: dict[int, list[float] | None]
@@ -111,6 +116,7 @@ def read_run(file: Path) -> FollowRun:
         robot=np.array([row["robot"] for row in images]),
         target=np.array([row["target"] for row in images]),
         visible=np.array([row["visible"] for row in images]),
+        outside=np.array([row["box"] is None for row in images]),
         following=np.array([row["controller"].startswith("following") for row in images]),
         commands=np.array(commands),
         detections={row["stamp"]: row["box"] for row in rows if row["kind"] == "detection"},
@@ -170,6 +176,7 @@ def run_figures(run: FollowRun, distance: float, max_speed: float) -> dict[str, 
         "counted_s": float(counts.sum() * period),
         "lost_while_seen_s": float(stood.sum() * period),
         "followed_share": float(1 - stood.sum() / counts.sum()),
+        "outside_share": float(run.outside.mean()),
         "hidden_s": float((run.visible < HIDDEN).sum() * period),
         "speed_max": float(speed.max()),
         "speed_min": float(speed.min()),
@@ -223,6 +230,11 @@ def shortcomings(figures: dict[str, Any]) -> list[str]:
         problems.append(
             f"it followed for {100 * figures['followed_share']:.1f} % of the time with the target in "
             f"view, the bound is {100 * LEAST_FOLLOWED:g} %"
+        )
+    if figures["outside_share"] > MOST_OUTSIDE:
+        problems.append(
+            f"the target was outside the picture for {100 * figures['outside_share']:.1f} % of the "
+            f"time, the bound is {100 * MOST_OUTSIDE:g} %"
         )
     if figures["speed_min"] < 0:
         problems.append(f"it was told to drive backwards at {-figures['speed_min']:.2f} m/s")
