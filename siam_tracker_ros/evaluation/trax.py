@@ -77,7 +77,8 @@ def parse_message(line: str) -> Message | None:
     return Message(name.lower(), tuple(arguments), properties)
 
 
-_WORD = re.compile(r' *(?:"((?:[^"\\]|\\.)*)"|((?:[^" \\]|\\.)+))(?= |$)')
+# Written so that a picture of many megabytes is one step, and nothing is tried twice.
+_WORD = re.compile(r' *(?:"([^"\\]*(?:\\.[^"\\]*)*)"|(?=[^" ])([^" \\]*(?:\\.[^" \\]*)*))(?= |$)')
 
 
 def _words(text: str) -> list[str]:

@@ -76,8 +76,9 @@ def test_messages_go_there_and_back():
         "frame", ("file:///a b.jpg",), {"x": "y"}
     )
     assert parse_message('@@TRAX:frame "image:1;1;rgb;AA=="').arguments == ("image:1;1;rgb;AA==",)
-    with pytest.raises(TraxError, match="not a TraX message from"):
-        parse_message('@@TRAX:frame "open end')
+    for wrong in ('"open end', '"a"b', 'a  "b', "a" * 60 + '"', "ends in \\"):
+        with pytest.raises(TraxError, match="not a TraX message from"):
+            parse_message(f"@@TRAX:frame {wrong}")
 
 
 def test_regions():
