@@ -18,7 +18,7 @@ JAMMY_TESTS := $(wildcard test/geometry test/bundle test/tracking)
 
 .PHONY: help
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make the Python environment, with ROS 2 where the machine has none
@@ -30,7 +30,14 @@ test: setup ## run every check and test (on Humble: the tests that need ROS 2)
 else
 test: setup lint test-jammy
 endif
+	@# NVIDIA's packages come with NVIDIA's terms: only where CI asks for it; without them two tests are skipped.
+	@[ -z "$${SIAM_TRACKER_CI:-}" ] || scripts/setup_tensorrt_check.sh || echo "skipped: TensorRT's parser and bindings"
 	scripts/run_tests.sh $(PYTEST_ARGS)
+
+.PHONY: check-tensorrt
+check-tensorrt: setup ## compile every model with TensorRT's own parser, without a GPU (NVIDIA's terms: docs/quantisation.md)
+	scripts/setup_tensorrt_check.sh
+	$(VENV)/bin/python -m pytest test/deployment/test_tensorrt_compiles.py test/inference/test_engine_build.py
 
 .PHONY: test-jammy
 test-jammy: ## run geometry's, bundle's and tracking's tests on Python 3.10 with Ubuntu 22.04's NumPy and OpenCV

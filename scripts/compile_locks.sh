@@ -16,3 +16,6 @@ lock 3.12 dev.txt --universal "${everything[@]}" "$@"
 lock 3.10 system_ros_py310.txt --universal "${everything[@]}" system_ros.in "$@"
 lock 3.12 system_ros_py312.txt --universal "${everything[@]}" system_ros.in "$@"
 lock 3.10 jammy.txt jammy.in "$@"
+for version in 10.3 10.13 11.4; do      # with hashes: they come from nobody's distribution
+    lock 3.10 "tensorrt/$version.txt" --no-deps --generate-hashes "tensorrt/$version.in" "$@"
+done

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from siam_tracker_ros.cli.add_precision import add
+
 if TYPE_CHECKING:
     from siam_tracker_ros.deployment.model_card import ModelCard
     from siam_tracker_ros.evaluation.sequences import Sequence
@@ -42,6 +44,13 @@ def export(
         typer.Option(help="Sequence to measure parity on (NAME.mp4 with NAME.txt, or OTB folder)"),
     ] = None,
     half: Annotated[bool, typer.Option(help="Also write FP16 twins of the graphs")] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also write INT8 twins; needs --calibration")
+    ] = False,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --int8: clips or training sets (.tar) to measure ranges on"),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch", min=1)] = 1,
 ) -> None:
     """Write OUT/NAME: graphs, bundle.yaml, parity.json, model card and licence.
@@ -51,8 +60,8 @@ def export(
     import torch
 
     from siam_tracker_ros.bundle import BundleError
+    from siam_tracker_ros.deployment.contract import ExportError
     from siam_tracker_ros.deployment.export import export_bundle
-    from siam_tracker_ros.deployment.graphs import ExportError
     from siam_tracker_ros.deployment.model_card import CardError
     from siam_tracker_ros.deployment.parity import failures
     from siam_tracker_ros.deployment.run_folder import read_presence
@@ -66,6 +75,8 @@ def export(
     torch.set_num_threads(threads)
     try:
         values = _tuning(tuning or [])
+        if int8 == (not calibration):
+            raise ConfigError("--int8 and --calibration go together")
         if (checkpoint is None) == (not untrained):
             raise ConfigError("give either --checkpoint, or --untrained with --config")
         network, provenance, model_card = (
@@ -96,6 +107,8 @@ def export(
     ) as error:
         complain.print(f"siam-tracker export: {error}")
         raise typer.Exit(2) from error
+    if int8:
+        bundle = add(bundle, "int8", calibration or [])
     size = sum(entry.bytes for entry in bundle.files.values())
     console.print(f"bundle: {bundle.path} ({size / 1e6:.1f} MB of graphs)")
     for entry in parity["onnxruntime"]["trajectories"]:

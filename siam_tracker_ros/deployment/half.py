@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from siam_tracker_ros.deployment.graphs import ExportError, check_graph
+from siam_tracker_ros.deployment.contract import ExportError, check_graph
 
 EXACT_OPERATORS = frozenset(
     (

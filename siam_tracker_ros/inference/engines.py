@@ -45,8 +45,8 @@ def choose_precision(bundle: Bundle, precision: str = "auto") -> str:
     if precision != "fp32" and precision not in bundle.precisions:
         there = ", ".join(("fp32", *sorted(bundle.precisions)))
         raise EngineError(
-            f"{bundle.name} has no {precision} graphs (it has: {there}); export it again with "
-            "them, or choose another precision"
+            f"{bundle.name} has no {precision} graphs (it has: {there}); siam-tracker "
+            f"add-precision --model {bundle.path} --precision {precision} makes them"
         )
     return precision
 

@@ -53,7 +53,7 @@ def depthwise_correlation(kernel: Tensor, features: Tensor) -> Tensor:
 
     A grouped convolution in torch (the fastest there, forward and backward). In an exported graph
     it is a matrix product instead: no convolution whose kernel is known only at run time, which
-    TensorRT tunes badly and ONNX Runtime runs no faster.
+    TensorRT tunes badly. (ONNX Runtime would run that a little faster: docs/quantisation.md.)
 
     Args:
         kernel: ``[B,C,k,k]``.

@@ -13,13 +13,8 @@ import torch
 import yaml
 from onnx import helper
 
-from siam_tracker_ros.deployment.graphs import (
-    FORBIDDEN,
-    ExportError,
-    check_graph,
-    export_graphs,
-    search_inputs,
-)
+from siam_tracker_ros.deployment.contract import FORBIDDEN, ExportError, check_graph
+from siam_tracker_ros.deployment.graphs import export_graphs, search_inputs
 from siam_tracker_ros.networks.config import (
     BackboneConfig,
     CenterDecoderConfig,
@@ -252,6 +247,25 @@ def test_toy_that_keeps_the_contract_passes():
 def test_graphs_outside_the_contract_are_refused(model, message):
     with pytest.raises(ExportError, match=message):
         check_graph("toy", model, ["x"], ["y"])
+
+
+def test_operators_that_tensorrt_reads_in_part_are_refused_in_the_other():
+    def flat(*nodes):
+        model = toy([helper.make_node("Reshape", ["x", "all"], ["v"]), *nodes, *ADD])
+        model.graph.initializer.append(helper.make_tensor("all", onnx.TensorProto.INT64, [1], [-1]))
+        model.graph.initializer.append(helper.make_tensor("i", onnx.TensorProto.INT64, [1], [3]))
+        return model
+
+    with pytest.raises(ExportError, match="ArgMin of a vector, which TensorRT does not read"):
+        check_graph("toy", flat(helper.make_node("ArgMin", ["v"], ["a"])), ["x"], ["y"])
+    for reduction in ("none", "add"):
+        inputs = ["v", "i", "one"]
+        scatter = helper.make_node("ScatterElements", inputs, ["s"], reduction=reduction)
+        if reduction == "none":
+            check_graph("toy", flat(scatter), ["x"], ["y"])
+            continue
+        with pytest.raises(ExportError, match="ScatterElements with reduction add"):
+            check_graph("toy", flat(scatter), ["x"], ["y"])
 
 
 def test_open_shapes_and_other_dtypes_are_refused():

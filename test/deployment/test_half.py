@@ -10,12 +10,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from siam_tracker_ros.deployment.graphs import (
-    ExportError,
-    export_graphs,
-    search_inputs,
-    template_inputs,
-)
+from siam_tracker_ros.deployment.contract import ExportError
+from siam_tracker_ros.deployment.graphs import export_graphs, search_inputs, template_inputs
 from siam_tracker_ros.deployment.half import LAYERS, exact_nodes, half_graph, half_layers
 from siam_tracker_ros.networks.build import TRACKERS, make_network
 from siam_tracker_ros.training.config import load_config
