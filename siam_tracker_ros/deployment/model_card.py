@@ -13,6 +13,8 @@ from siam_tracker_ros.networks.tracker_network import TrackerNetwork
 
 Row = Mapping[str, Any]
 
+PRESENCE_HEADING = "## Presence"
+
 _PAPERS = {
     "siam_stm": "SiamSTM (Spatio-Temporal Matching for Siamese Visual Tracking): depth-wise correlation with a "
     "space-variant channel term (SVC-Corr), a centre head, and the aberrance repressed module (ARM) in the graph",
@@ -71,6 +73,7 @@ class ModelCard:
         training: facts of the run by name (steps, samples, minutes, device).
         metrics: accuracy, with its protocol.
         ablation: the same model without its parts.
+        presence: what its calibrated score and the states are worth; without, it is not calibrated.
         speed: with the device in the protocol or the rows.
         limits: what it is bad at.
     """
@@ -81,6 +84,7 @@ class ModelCard:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     metrics: Figures | None = None
     ablation: Figures | None = None
+    presence: Figures | None = None
     speed: Figures | None = None
     limits: tuple[str, ...] = ()
 
@@ -173,6 +177,8 @@ def model_card(
         _measured(card.metrics),
         "## Without its parts",
         _measured(card.ablation),
+        PRESENCE_HEADING,
+        presence_text(card.presence),
         "## Speed",
         _measured(card.speed),
         "## Torch against the exported graphs",
@@ -183,6 +189,29 @@ def model_card(
         f"{_licence_name(card)}. See LICENSE.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def presence_text(figures: Figures | None) -> str:
+    """Return the section that says whether the score is a probability."""
+    if figures is None:
+        return "Uncalibrated: the score is the network's own, not a probability."
+    return _measured(figures)
+
+
+def with_presence(text: str, figures: Figures | None) -> str:
+    """Return a model card's text with its section on presence replaced, or put before that on speed.
+
+    A text without both sections gets it at its end.
+    """
+    section = f"{PRESENCE_HEADING}\n\n{presence_text(figures)}\n\n"
+    begin = text.find(f"{PRESENCE_HEADING}\n")
+    if begin < 0:
+        begin = end = text.find("## Speed\n")
+        if begin < 0:
+            return f"{text.rstrip()}\n\n{section.rstrip()}\n"
+    else:
+        end = text.find("\n## ", begin + 1) + 1 or len(text)
+    return f"{(text[:begin] + section + text[end:]).rstrip()}\n"
 
 
 def licence_text(name: str, card: ModelCard) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ def read_provenance(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_presence(checkpoint: Path) -> PresenceSpec:
-    """Return the thresholds that training measured; the schema's defaults where it did not.
+    """Return the presence model that training fitted; uncalibrated, with the schema's thresholds, where it did not.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
     """
-    measured = read_metadata(checkpoint).get("presence", {})
-    return PresenceSpec(**{key: measured[key] for key in ("found", "lost") if key in measured})
+    fitted = read_metadata(checkpoint).get("presence", {})
+    known = {f.name: fitted[f.name] for f in fields(PresenceSpec) if f.name in fitted}
+    for name in ("features", "weights"):
+        known[name] = tuple(known.get(name, ()))
+    return PresenceSpec(**known)
 
 
 def read_card(checkpoint: Path, extra: Path | None = None) -> ModelCard:

@@ -219,7 +219,9 @@ class OptimiserConfig:
 class RunConfig:
     """How long, how large, on what.
 
-    ``threads`` 0 leaves the choice to PyTorch; ``threshold_samples`` 0 measures no thresholds.
+    ``threads`` 0 leaves the choice to PyTorch. ``presence_clips``: how many clips of held-out pictures
+    are made at the end to calibrate presence, half of them to check it; 0: the bundle will say
+    uncalibrated.
     """
 
     epochs: int = 20
@@ -230,7 +232,7 @@ class RunConfig:
     threads: int = 1
     seed: int = 1
     validation_samples: int = 256
-    threshold_samples: int = 300
+    presence_clips: int = 120
     checkpoint_every: int = 200
 
 

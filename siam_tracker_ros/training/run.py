@@ -27,6 +27,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_file
 from torch import Tensor
 
+from siam_tracker_ros.deployment.presence_fit import (
+    PresenceError,
+    calibrate_network,
+    presence_data,
+    presence_figures,
+    write_report,
+)
 from siam_tracker_ros.evaluation.data_root import data_root
 from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, save_network
 from siam_tracker_ros.networks.config import ConfigError
@@ -37,10 +44,10 @@ from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_l
 from siam_tracker_ros.training.module import TrackerModule
 from siam_tracker_ros.training.objectives import make_objective
 from siam_tracker_ros.training.pictures import SamplePictures
+from siam_tracker_ros.training.presence_clips import halves, presence_clips
 from siam_tracker_ros.training.samples import SampleSource, find_cutouts, split_sets
 from siam_tracker_ros.training.shards import Region, check_regions
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet
-from siam_tracker_ros.training.thresholds import FloatArray, choose_thresholds, score_samples
 
 _TORCHVISION = {
     "atrous_resnet50": "ResNet50_Weights.IMAGENET1K_V1",
@@ -53,7 +60,7 @@ UNREADABLE = "unreadable.txt"
 """In the run's folder: images that could not be read, a line each time (``data.on_error: skip``)."""
 
 VALIDATION_SEED = 20_000_003
-THRESHOLD_SEED = 30_000_001
+PRESENCE_SEED = 1
 
 
 def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool = True) -> Path:
@@ -136,39 +143,36 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     )
     trainer.fit(module, *loaders, ckpt_path=str(last) if resume and last.is_file() else None)
     path = out / "network.safetensors"
-    if run.threshold_samples:
-        add_thresholds(path, config, sets)
+    if run.presence_clips:
+        add_presence(path, config, sets)
     return path
 
 
-def add_thresholds(path: Path, config: TrainConfig, sets: list[ImageSet]) -> None:
-    """Measure the states' thresholds on held-out samples and write them into the network's file.
+def add_presence(path: Path, config: TrainConfig, sets: list[ImageSet]) -> None:
+    """Calibrate presence on clips of held-out pictures; into the network's file and its folder.
 
-    Right boxes come from the held-out videos (from all kinds of samples where there are none), empty crops
-    from all kinds.
+    ``presence.json`` and ``reliability.png`` beside the file tell how good it is. Where it cannot be
+    calibrated the bundle will say so, and a warning says why.
     """
     network, made = load_network(path), read_metadata(path)
-    objective = make_objective(config.loss)
-    held = split_sets(sets, config.data, True)
-
-    def scores(**chances: float) -> tuple[FloatArray, FloatArray]:
-        sampling = dataclasses.replace(config.sampling, **chances)
-        source = _source(config, network.grid, held, sampling, THRESHOLD_SEED)
-        sampler = SameEveryTime(config.run.threshold_samples)
-        loader = make_loader(source, sampler, min(8, config.run.threshold_samples), 0)
-        return score_samples(network, objective, loader)
-
-    mixed_right, absent = scores(absent=0.6, negative=0.2)
-    videos = any(s.tracks for s in held)
-    right = (
-        scores(video=1.0, still=0.0, synthetic=0.0, absent=0.0, negative=0.0)[0] if videos else []
-    )
+    count = config.run.presence_clips // 2
     try:
-        chosen = choose_thresholds(right if len(right) >= 50 else mixed_right, absent)
-    except ValueError as error:
-        warnings.warn(f"no thresholds measured, the bundle's defaults hold: {error}", stacklevel=2)
+        fit, check = (
+            presence_clips(half, config.data, count, PRESENCE_SEED)
+            for half in halves(split_sets(sets, config.data, True))
+        )
+        found = calibrate_network(network, fit, check)
+    except (RuntimeError, PresenceError) as error:  # of data, export, session: the network is kept
+        warnings.warn(f"presence is not calibrated: {error}", stacklevel=2)
         return
-    save_network(path, network, {**made, "presence": chosen})
+    how = (
+        f"Measured at the end of training on {count} made clips of held-out pictures and videos, of other sources "
+        f"than the {count} that it was fitted on."
+    )
+    card = {**made.get("card", {}), "presence": presence_figures(found, how)}
+    presence = presence_data(found.spec)
+    save_network(path, network, {**made, "presence": presence, "card": card})
+    write_report(found, path.parent, path.parent.name)
 
 
 def _source(

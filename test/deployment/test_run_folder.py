@@ -9,6 +9,7 @@ import yaml
 
 from siam_tracker_ros.bundle import PresenceSpec
 from siam_tracker_ros.deployment.model_card import CardError
+from siam_tracker_ros.deployment.presence_fit import presence_data
 from siam_tracker_ros.deployment.run_folder import read_card, read_presence, read_provenance
 from siam_tracker_ros.networks.checkpoint import save_network
 
@@ -108,9 +109,16 @@ def test_damaged_files_are_named(run, file, content, message):
         read_card(run)
 
 
-def test_thresholds_come_from_the_checkpoint(tmp_path, small):
-    measured, bare = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    save_network(measured, small, {"presence": {"found": 0.42, "lost": 0.12, "auroc": 0.97}})
+def test_presence_comes_from_the_checkpoint(tmp_path, small):
+    fitted, bare = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    spec = PresenceSpec("logistic", ("score", "size_change"), (5.0, -1.0), -2.5, 0.5, 0.12)
+    save_network(fitted, small, {"presence": presence_data(spec)})
     save_network(bare, small, {})
-    assert read_presence(measured) == PresenceSpec(found=0.42, lost=0.12)
+    assert read_presence(fitted) == spec
     assert read_presence(bare) == PresenceSpec()
+
+
+def test_thresholds_of_older_checkpoints_are_kept(tmp_path, small):
+    measured = tmp_path / "a.safetensors"
+    save_network(measured, small, {"presence": {"found": 0.42, "lost": 0.12, "auroc": 0.97}})
+    assert read_presence(measured) == PresenceSpec(found=0.42, lost=0.12)

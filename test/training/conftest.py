@@ -64,7 +64,7 @@ def write_set(path, rows):
     return write_pictures(path, [([Thing(box)], video) for box, video in rows])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_set():
     """Return the function that writes a tar set: (path, rows of (xywh box, video name or None))."""
     return write_set

@@ -22,7 +22,7 @@ pretrained: none
 data: {sets: {reds: 1.0}, holdout_every: 3}
 optimiser: {warmup_steps: 0}
 run: {epochs: 1, samples_per_epoch: 8, batch: 4, workers: 0, validation_samples: 4,
-    checkpoint_every: 1, precision: 32-true, threshold_samples: 0}
+    checkpoint_every: 1, precision: 32-true, presence_clips: 0}
 """
 
 
