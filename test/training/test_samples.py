@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -145,6 +146,18 @@ def test_absent_and_negative_samples_are_marked(image_set):
     assert all(sorted(absent(i).visible.tolist()) == [0, 1] for i in range(6))
     negative = source(image_set, {"negative": 1.0})
     assert all(negative(i).visible.tolist() == [0, 0] for i in range(6))
+
+
+def test_a_video_s_absent_frames_are_absent_target_samples(image_set):
+    first, *rest = image_set.tracks["clip", 1]
+    image_set.tracks = {("clip", 1): rest}
+    image_set.absent = {("clip", 1): [replace(first, state="absent")]}
+    image_set.annotated = {i: t for i, t in image_set.annotated.items() if i != first.image}
+    make = source(image_set, {**ONLY, "video": 1.0, "vanished": 1.0})
+    for index in range(6):
+        sample = make(index)
+        assert sorted(sample.visible.tolist()) == [0, 1]
+        assert sample.related_mask.sum(1).tolist() == sample.visible.tolist()
 
 
 def test_targets_stay_inside_the_response_grid(image_set):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -80,6 +82,33 @@ def test_tracks_have_categories_too(tmp_path, make_pictures):
         assert frame_of(templates[0]) // 3 != frame_of(searches[0]) // 3
         (other,) = searches[0].related
         assert {searches[0].box.w, other.w} == {60, 50}
+
+
+def test_absent_frames_are_searched_and_hidden_objects_are_no_templates(films):
+    track = films.tracks["long", 1]
+    films.tracks = {
+        ("long", 1): [replace(t, state="occluded") if t.frame >= 10 else t for t in track],
+        ("short", 1): films.tracks["short", 1],
+    }
+    films.absent = {("long", 1): [replace(films.tracks["short", 1][0], state="absent", frame=15)]}
+    gone = 0
+    for _, templates, searches in drawn(films, 4, vanished=0.5):
+        frames = [frame_of(v) for v in (*templates, *searches) if v.visible]
+        if max(frames) < 20:
+            assert [f >= 10 for f in frames] == sorted(f >= 10 for f in frames)  # hidden ones last
+            gone += not searches[0].visible
+            assert searches[0].visible == (frame_of(searches[0]) != 20)
+        assert all(v.visible for v in templates)
+    assert 4 < gone < 20  # half of those of the long video
+
+
+def test_sets_are_drawn_by_their_weights(tmp_path, make_set):
+    rows = [([40 + 3 * i, 50, 60, 50], None) for i in range(3)]
+    sets = [read_tar_set(make_set(tmp_path / f"{name}.tar", rows)) for name in ("a", "b")]
+    views = ViewSource(sets, DataConfig(sets={"a": 3.0, "b": 1.0}), SamplingConfig(), [])
+    rng = RNG(1)
+    names = [views._thing(rng, "still").scene[0] for _ in range(400)]
+    assert abs(names.count("a") - 300) < 26  # three standard deviations
 
 
 def test_mirrored_views_have_mirrored_boxes(films):
