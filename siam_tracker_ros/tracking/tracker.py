@@ -98,7 +98,7 @@ class Tracker:
         bundle: crop sizes, tuning and presence model.
         session: runs the bundle's graphs; the caller closes it.
         settings: see :class:`TrackerSettings`.
-        clock: seconds, for the budget of re-detection and for timings.
+        clock: seconds, for the budget of re-detection and for timings; must advance with each look.
     """
 
     def __init__(
