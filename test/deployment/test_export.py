@@ -145,6 +145,7 @@ def test_command_fails_where_the_graphs_do_something_else(config, tmp_path, monk
         (["--checkpoint", "gone.safetensors"], "gone.safetensors: not readable as safetensors"),
         (["--untrained", "--config", "gone.yaml"], "gone.yaml: cannot be read"),
         (["--untrained", "--tuning", "window"], "--tuning window: name=number is wanted"),
+        (["--untrained", "--int8"], "--int8 and --calibration go together"),
         (
             [
                 "--untrained",
