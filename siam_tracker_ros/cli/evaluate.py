@@ -196,10 +196,11 @@ def _forget(
 def show(summaries: list[Summary], title: str, rules: Rules = OTB) -> None:
     """Print one line a tracker, the best in the benchmark's first figure first."""
     first = rules.headline[0]
-    figures = [first, *(f for f in FIGURES if f != first)]
+    late = any(s.realtime for s in summaries)
+    # a real-time run's name is long: its table has the benchmark's own figures alone
+    figures = [first, *(f for f in (rules.headline if late else FIGURES) if f != first)]
     columns = ["tracker", figure_name(first, rules), "± s.e."]
     columns += [figure_name(f, rules) for f in figures[1:]]
-    late = any(s.realtime for s in summaries)
     columns += ["fps", *(["missed"] if late else [])]
     rows = []
     for s in sorted(summaries, key=lambda s: -getattr(s.mean, first)):
