@@ -95,6 +95,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
         process.end()
 
 
+@pytest.fixture
+def launch(start: Callable[..., Running], installed: None) -> Iterator[Callable[..., Running]]:
+    """Function (file, words, **environment) -> a launch that ends with the test, also if it is run again."""
+    running: list[Running] = []
+
+    def launch_one(file: str, *words: str, **environment: str) -> Running:
+        running.append(start(["ros2", "launch", "siam_tracker_ros", file, *words], **environment))
+        return running[-1]
+
+    yield launch_one
+    for process in running:
+        process.end()
+
+
 @pytest.fixture(scope="session")
 def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real bundle that finds the synthetic scene's thing."""

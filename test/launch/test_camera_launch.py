@@ -15,7 +15,6 @@ import pytest
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("installed")]
 
 FILE = Path(__file__).resolve().parents[2] / "launch" / "camera.launch.py"
-LAUNCH = ["ros2", "launch", "siam_tracker_ros", "camera.launch.py"]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +40,8 @@ def environment(process: int) -> dict[str, str]:
 
 
 def test_driver_and_tracker_come_up_together_and_the_driver_again(
-    start: Any, remote: Any, colour_bundle: Path, tmp_path: Path
+    launch: Any, remote: Any, colour_bundle: Path, tmp_path: Path
 ) -> None:
-    from lifecycle_msgs.srv import GetState
     from vision_msgs.msg import Detection2D
 
     from siam_tracker_ros.nodes.messages import to_detection
@@ -55,31 +53,26 @@ def test_driver_and_tracker_come_up_together_and_the_driver_again(
     seen: list[Any] = []
     remote.node.create_subscription(Detection2D, "/bot/detection", seen.append, 100)
     targets = remote.node.create_publisher(Detection2D, "/bot/target", 1)
-    launch = start(
-        [
-            *LAUNCH,
-            "camera:=video",
-            f"clip:={tmp_path}",
-            "fps:=20",
-            "frame_id:=eye",
-            "camera_name:=front",
-            "namespace:=bot",
-            f"model:={colour_bundle}",
-        ],
+    running = launch(
+        "camera.launch.py",
+        "camera:=video",
+        f"clip:={tmp_path}",
+        "fps:=20",
+        "frame_id:=eye",
+        "camera_name:=front",
+        "namespace:=bot",
+        f"model:={colour_bundle}",
         FASTRTPS_DEFAULT_PROFILES_FILE="",
     )
 
-    def active() -> bool:
-        answer = remote.call(GetState, "/bot/tracker_node/get_state").current_state
-        return bool(answer.label == "active")
-
-    remote.wait(active, "activation", 60.0)
-    remote.wait(lambda: remote.node.count_subscribers("/bot/front/image_raw") == 1)
+    # An active tracker alone subscribes to images.
+    seen_by = remote.node.count_subscribers
+    remote.wait(lambda: seen_by("/bot/front/image_raw") == 1, "activation", 120.0)
     remote.wait(lambda: remote.node.count_publishers("/bot/front/camera_info") == 1)
 
     profile = FILE.parents[1] / "config" / "fastdds.xml"
     processes = {
-        name: started(launch.output, name)[0] for name in ("video_publisher_node", "tracker_node")
+        name: started(running.output, name)[0] for name in ("video_publisher_node", "tracker_node")
     }
     for process in processes.values():
         given = environment(process)["FASTRTPS_DEFAULT_PROFILES_FILE"]
@@ -94,23 +87,25 @@ def test_driver_and_tracker_come_up_together_and_the_driver_again(
     assert (seen[-1].id, seen[-1].header.frame_id) == ("thing", "eye")
 
     os.kill(processes["video_publisher_node"], signal.SIGKILL)
-    remote.wait(lambda: len(started(launch.output, "video_publisher_node")) == 2, "a second driver")
+    remote.wait(
+        lambda: len(started(running.output, "video_publisher_node")) == 2, "a second driver"
+    )
     count = len(seen)
     remote.wait(lambda: len(seen) > count + 5 and seen[-1].results, "images again")
-    assert launch.press_ctrl_c() in (0, 1, -signal.SIGINT), launch.output
-    assert "Traceback" not in launch.output
+    assert running.press_ctrl_c() in (0, 1, -signal.SIGINT), running.output
+    assert "Traceback" not in running.output
 
 
 @pytest.mark.once
-def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(start: Any) -> None:
-    launch = start([*LAUNCH, "camera:=realsense"])
-    assert launch.wait(60) != 0
+def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(launch: Any) -> None:
+    running = launch("camera.launch.py", "camera:=realsense")
+    assert running.wait(60) != 0
     distro = os.environ["ROS_DISTRO"]
     assert (
         "camera:=realsense needs the package realsense2_camera, which is not installed: "
-        f"sudo apt install ros-{distro}-realsense2-camera" in launch.output
+        f"sudo apt install ros-{distro}-realsense2-camera" in running.output
     )
-    assert "tracker_node" not in launch.output
+    assert "tracker_node" not in running.output
 
 
 @pytest.mark.parametrize(

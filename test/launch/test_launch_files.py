@@ -17,23 +17,20 @@ from siam_tracker_ros.geometry import iou_xywh
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("installed")]
 
-LAUNCH = ["ros2", "launch", "siam_tracker_ros"]
-
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_demo_follows_records_and_ends(start: Any, colour_bundle: Path, tmp_path: Path) -> None:
-    process = start(
-        [
-            *LAUNCH,
-            "demo.launch.py",
-            f"model:={colour_bundle}",
-            f"out:={tmp_path / 'run'}",
-            "lockstep:=true",
-            "frames:=45",
-        ],
+def test_the_demo_follows_records_and_ends(
+    launch: Any, colour_bundle: Path, tmp_path: Path
+) -> None:
+    process = launch(
+        "demo.launch.py",
+        f"model:={colour_bundle}",
+        f"out:={tmp_path / 'run'}",
+        "lockstep:=true",
+        "frames:=45",
         FASTRTPS_DEFAULT_PROFILES_FILE="",
     )
     assert process.wait(90) == 0, process.output
@@ -53,36 +50,37 @@ def test_the_demo_follows_records_and_ends(start: Any, colour_bundle: Path, tmp_
 
 
 def test_the_demo_ends_with_a_reason_where_the_tracker_cannot_start(
-    start: Any, tmp_path: Path
+    launch: Any, tmp_path: Path
 ) -> None:
-    process = start([*LAUNCH, "demo.launch.py", "model:=no_such_model", f"out:={tmp_path / 'run'}"])
+    process = launch("demo.launch.py", "model:=no_such_model", f"out:={tmp_path / 'run'}")
     process.wait(60)
     assert "no model bundle called 'no_such_model'" in process.output
     assert "configure failed" in process.output
 
 
 def test_the_tracker_comes_up_by_itself_under_its_names(
-    start: Any, remote: Any, colour_bundle: Path, tmp_path: Path
+    launch: Any, remote: Any, colour_bundle: Path, tmp_path: Path
 ) -> None:
     from lifecycle_msgs.srv import GetState
     from rcl_interfaces.srv import GetParameters
 
     settings = tmp_path / "mine.yaml"
     settings.write_text("/**:\n  ros__parameters:\n    give_up_after: 7.0\n    backend: auto\n")
-    process = start(
-        [
-            *LAUNCH,
-            "tracker.launch.py",
-            f"model:={colour_bundle}",
-            "backend:=onnxruntime",
-            "namespace:=robot",
-            "image:=/camera/image_raw",
-            "target:=/operator/target",
-            "detection:=seen",
-            f"params_file:={settings}",
-            "use_sim_time:=true",
-            "select:=true",
-        ]
+    process = launch(
+        "tracker.launch.py",
+        f"model:={colour_bundle}",
+        "backend:=onnxruntime",
+        "namespace:=robot",
+        "image:=/camera/image_raw",
+        "target:=/operator/target",
+        "detection:=seen",
+        f"params_file:={settings}",
+        "use_sim_time:=true",
+        "select:=true",
+    )
+
+    remote.wait(
+        lambda: remote.node.count_publishers("/robot/tracker_node/status"), "the node", 120.0
     )
 
     def active() -> bool:
@@ -108,7 +106,9 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
     assert "Traceback" not in process.output
 
 
-def test_two_trackers_side_by_side_do_not_mix(start: Any, remote: Any, colour_bundle: Path) -> None:
+def test_two_trackers_side_by_side_do_not_mix(
+    launch: Any, remote: Any, colour_bundle: Path
+) -> None:
     """One camera, two namespaces, a target for each; what is done to one leaves the other alone."""
     from rclpy.qos import QoSProfile
     from std_srvs.srv import Trigger
@@ -123,13 +123,13 @@ def test_two_trackers_side_by_side_do_not_mix(start: Any, remote: Any, colour_bu
     seen: dict[str, list[Any]] = {side: [] for side in sides}
     targets = {}
     for side in sides:
-        launch = ["tracker.launch.py", f"namespace:={side}", "image:=/image"]
-        start([*LAUNCH, *launch, f"model:={colour_bundle}"])
+        words = (f"namespace:={side}", "image:=/image", f"model:={colour_bundle}")
+        launch("tracker.launch.py", *words)
         remote.node.create_subscription(Detection2D, f"/{side}/detection", seen[side].append, 100)
         targets[side] = remote.node.create_publisher(
             Detection2D, f"/{side}/target", QoSProfile(depth=1)
         )
-    remote.wait(lambda: remote.images.get_subscription_count() == 2, "two active trackers", 60.0)
+    remote.wait(lambda: remote.images.get_subscription_count() == 2, "two active trackers", 120.0)
 
     def follow(side: str, id: str) -> None:
         def heard() -> bool:
@@ -155,12 +155,12 @@ def test_two_trackers_side_by_side_do_not_mix(start: Any, remote: Any, colour_bu
 
 
 def test_without_autostart_it_waits_and_a_failed_start_leaves_it_alive(
-    start: Any, remote: Any
+    launch: Any, remote: Any
 ) -> None:
-    waiting = start([*LAUNCH, "tracker.launch.py", "autostart:=false"])
+    waiting = launch("tracker.launch.py", "autostart:=false")
     assert remote.state(60.0) == "unconfigured"
     waiting.press_ctrl_c()
-    failing = start([*LAUNCH, "tracker.launch.py", "model:=no_such_model"])
+    failing = launch("tracker.launch.py", "model:=no_such_model")
     remote.wait(lambda: "configure failed; its log and ~/status say why" in failing.output)
     assert remote.state() == "unconfigured"
     failing.press_ctrl_c()

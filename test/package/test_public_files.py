@@ -54,7 +54,7 @@ def test_its_commands_are_bash_and_name_what_exists() -> None:
         done = subprocess.run(["bash", "-n", "-c", plain], capture_output=True, text=True)
         assert done.returncode == 0, f"{script}\n{done.stderr}"
         targets |= set(re.findall(r"^make (\S+)", plain, re.MULTILINE))
-        for path in re.findall(r"(?:scripts|requirements)/[\w./-]+", plain):
+        for path in re.findall(r"(?:scripts|requirements|test)/[\w./-]+", plain):
             assert (ROOT / path).exists(), path
     assert targets == {"setup", "test"}
     for target in targets:
