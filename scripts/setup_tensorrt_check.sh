@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the checks against real TensorRT that need no GPU, in .tools/tensorrt_check; about 160 MB from the package index.
+# Sets up the checks against real TensorRT that need no GPU, in .tools/tensorrt_check; about 150 MB from the package index.
 #
 #   11.4     bindings of TensorRT 11.4 on TensorRT-RTX 1.7.1: parses and compiles graphs
 #   10.3, 10.13   bindings alone: what they call things
