@@ -26,6 +26,7 @@ def train(
     bundle.
     """
     from siam_tracker_ros.networks.config import ConfigError
+    from siam_tracker_ros.training.checkpoints import DiskError
     from siam_tracker_ros.training.config import load_config
     from siam_tracker_ros.training.run import train as run
     from siam_tracker_ros.training.tar_sets import DataError
@@ -33,7 +34,7 @@ def train(
     console = Console()
     try:
         path = run(load_config(config, override), out, resume=resume, progress=progress)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, DiskError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     console.print(f"network: {path}", highlight=False, soft_wrap=True)

@@ -25,7 +25,10 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
 
 
 class SameEveryTime(Sampler[int]):
-    """Indices ``0 ... size - 1`` in every epoch: validation compares like with like."""
+    """Indices ``0 ... size - 1`` in every epoch: validation compares like with like.
+
+    The same on each of several devices, so that figures are those of one.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,7 +43,9 @@ class SameEveryTime(Sampler[int]):
 class EpochSampler(Sampler[int]):
     """Indices ``epoch * size ... (epoch + 1) * size - 1``: no sample is made twice in a run.
 
-    On several devices Lightning deals these out among them.
+    Of D devices, device r gets every D-th, beginning with the r-th: together they see what one would
+    see, and no sample is seen by two. Lightning's own sampler for several devices must not be put
+    around this one: it would not tell it the epoch.
     """
 
     def __init__(self, size: int) -> None:
@@ -53,22 +58,30 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def skip(self, samples: int) -> None:
-        """Leave out the first ``samples`` once, where the next pass begins."""
+        """Leave out the first ``samples`` of this device once, where the next pass begins."""
         self.skipped = samples
 
     def __len__(self) -> int:
-        return self.size
+        return self.size // _place()[1]
 
     def __iter__(self) -> Iterator[int]:
-        first, self.skipped = self.epoch * self.size + self.skipped, 0
-        return iter(range(first, (self.epoch + 1) * self.size))
+        rank, devices = _place()
+        first, last = self.epoch * self.size, self.epoch * self.size + len(self) * devices
+        begin, self.skipped = first + rank + self.skipped * devices, 0
+        return iter(range(begin, last, devices))
+
+
+def _place() -> tuple[int, int]:
+    """Return which device this process trains on, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 class ResumableLoader(DataLoader[dict[str, Tensor]]):
     """A loader that goes on where a checkpoint was made, also in the middle of an epoch.
 
-    Lightning keeps its state in the checkpoint. Where Lightning has put its own sampler for several
-    devices around :class:`EpochSampler`, the epoch begins anew.
+    Lightning keeps its state in the checkpoint; it is the same on every device.
     """
 
     served = 0

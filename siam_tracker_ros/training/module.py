@@ -50,6 +50,15 @@ class TrackerModule(lightning.LightningModule):
             start = self.config.optimiser.trainable.get(name)
             stage.requires_grad_(start is not None and epoch >= start)
 
+    def setup(self, stage: str) -> None:
+        """Several devices agree once, here, on which parameters they exchange: all that ever train."""
+        if self.trainer.world_size > 1:
+            self.set_trainable(self.config.run.epochs)
+
+    def on_train_start(self) -> None:
+        """Apply the freezing schedule where a run goes on inside an epoch."""
+        self.set_trainable(self.current_epoch)
+
     def on_train_epoch_start(self) -> None:
         """Apply the freezing schedule."""
         self.set_trainable(self.current_epoch)

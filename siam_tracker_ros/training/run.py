@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -38,6 +40,7 @@ from siam_tracker_ros.evaluation.data_root import data_root
 from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, save_network
 from siam_tracker_ros.networks.config import ConfigError
 from siam_tracker_ros.networks.grid import STRIDE, Grid
+from siam_tracker_ros.training.checkpoints import CarefulCheckpoints, DiskError
 from siam_tracker_ros.training.config import SamplingConfig, TrainConfig
 from siam_tracker_ros.training.datasets.opening import open_set
 from siam_tracker_ros.training.loader import EpochSampler, SameEveryTime, make_loader
@@ -87,10 +90,13 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     for folder in config.data.cutouts:
         if not Path(folder).is_dir():
             warnings.warn(f"data.cutouts: {folder} is no folder; training without it", stacklevel=2)
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    (out / "config.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False))
     run = config.run
-    steps = run.epochs * (run.samples_per_epoch // run.batch)
+    placed = placement()
+    if rank_zero_only.rank == 0:
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        (out / "config.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False))
+    devices = placed["devices"] * placed["num_nodes"]
+    steps = run.epochs * (run.samples_per_epoch // (run.batch * devices))
     module = TrackerModule(config, backbone_weights(config), steps)
     grid = module.network.grid
     training, held = (split_sets(sets, config.data, holdout) for holdout in (False, True))
@@ -140,10 +146,13 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
         num_sanity_val_steps=0,
         enable_progress_bar=progress,
         enable_model_summary=False,
+        plugins=[CarefulCheckpoints()],
+        use_distributed_sampler=False,  # EpochSampler deals its samples out itself
+        **placed,
     )
     trainer.fit(module, *loaders, ckpt_path=str(last) if resume and last.is_file() else None)
     path = out / "network.safetensors"
-    if run.presence_clips:
+    if trainer.is_global_zero and run.presence_clips:
         add_presence(path, config, sets)
     return path
 
@@ -173,6 +182,14 @@ def add_presence(path: Path, config: TrainConfig, sets: list[ImageSet]) -> None:
     presence = presence_data(found.spec)
     save_network(path, network, {**made, "presence": presence, "card": card})
     write_report(found, path.parent, path.parent.name)
+
+
+def placement() -> dict[str, Any]:
+    """Lightning's settings for where to train: as torchrun says, else on one device."""
+    local, nodes = (int(os.environ.get(k, "1")) for k in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+    # Stages that are frozen at first take part from their epoch on: see TrackerModule.
+    strategy = "ddp_find_unused_parameters_true" if local * nodes > 1 else "auto"
+    return {"devices": local, "num_nodes": nodes, "strategy": strategy}
 
 
 def _source(
@@ -296,14 +313,22 @@ class Snapshot(Callback):
         self.path, self.metadata = path, metadata
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save what was validated, with its figures."""
+        """Save what was validated, with its figures; one device does it for all."""
+        if not trainer.is_global_zero:
+            return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         made = {
             "metrics": metrics,
             "steps": trainer.global_step,
             "epoch": trainer.current_epoch + 1,
         }
-        save_network(self.path, pl_module.network, {**self.metadata, **made})
+        try:
+            save_network(self.path, pl_module.network, {**self.metadata, **made})
+        except OSError as error:
+            raise DiskError(
+                f"{self.path}: the network cannot be written: {error.strerror}; the one before it and the last "
+                "checkpoint are kept. Make room and go on with --resume"
+            ) from error
 
 
 class Throughput(Callback):

@@ -85,6 +85,25 @@ def test_every_epoch_has_fresh_indices():
     assert first + list(sampler) == list(range(8))
 
 
+@pytest.mark.parametrize("devices", [2, 3])
+def test_devices_share_the_samples_of_one(monkeypatch, devices):
+    one = EpochSampler(10)
+    one.set_epoch(2)
+    ranks = []
+    for rank in range(devices):
+        monkeypatch.setattr("siam_tracker_ros.training.loader._place", lambda r=rank: (r, devices))
+        sampler = EpochSampler(10)
+        sampler.set_epoch(2)
+        ranks.append(list(sampler))
+        assert len(sampler) == len(ranks[-1]) == 10 // devices
+        sampler.skip(2)
+        assert list(sampler) == ranks[-1][2:]  # after two of its own
+        assert list(sampler) == ranks[-1]
+    dealt = [index for step in zip(*ranks, strict=True) for index in step]
+    monkeypatch.undo()
+    assert dealt == list(one)[: len(dealt)] and len(dealt) == 10 // devices * devices
+
+
 def test_validation_has_the_same_indices_every_time():
     sampler = SameEveryTime(4)
     assert list(sampler) == list(sampler) == [0, 1, 2, 3]
