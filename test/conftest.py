@@ -28,6 +28,7 @@ NEEDED_BY_FOLDER = {
     "evaluation": ("matplotlib",),
     "cli": ("matplotlib", "rich"),
     "inference": ("onnxruntime",),
+    "gpu": ("onnx", "onnxruntime"),
     "nodes": ("rclpy",),
     "launch": ("rclpy",),
 }

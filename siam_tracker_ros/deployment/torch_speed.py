@@ -24,7 +24,7 @@ from siam_tracker_ros.evaluation.agreement import Recording, load_recording
 from siam_tracker_ros.evaluation.gpu_benchmark import write_part
 from siam_tracker_ros.evaluation.gpu_speed import millisecond_percentiles
 from siam_tracker_ros.networks.build import make_network
-from siam_tracker_ros.networks.config import NetworkConfig
+from siam_tracker_ros.networks.config import ConfigError, NetworkConfig
 from siam_tracker_ros.networks.tracker_network import SearchGraph, TemplateGraph, TrackerNetwork
 
 WARM_UP = 10
@@ -38,8 +38,11 @@ def network_of(bundle: Bundle) -> TrackerNetwork:
     Raises:
         ConfigError: if the provenance names no network.
     """
-    config = bundle.provenance.get("config", {}).get("network", {})
-    return make_network(NetworkConfig.from_dict(config)).eval()
+    config = bundle.provenance.get("config", {})
+    if not config:
+        raise ConfigError(f"{bundle.name}: bundle.yaml does not say which network it is")
+    # A training configuration has the network's below "network".
+    return make_network(NetworkConfig.from_dict(config.get("network", config))).eval()
 
 
 def search_arguments(

@@ -12,9 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from siam_tracker_ros.bundle import load_bundle, write_bundle
 from siam_tracker_ros.evaluation import gpu_speed
 from siam_tracker_ros.evaluation.sequences import Sequence
