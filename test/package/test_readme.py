@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_every_verb_it_names_exists():
     main = pytest.importorskip("siam_tracker_ros.cli.main")
-    named = set(re.findall(r"siam-tracker ([a-z]+)", TEXT))
+    named = set(re.findall(r"siam-tracker ([a-z0-9-]+)", TEXT))
     assert {"train", "export", "evaluate", "benchmark"} <= named
     assert named <= set(main.VERBS)
 

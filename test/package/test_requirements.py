@@ -38,7 +38,9 @@ def test_a_lock_holds_what_was_asked_for(lock: str) -> None:
         assert names(lines(f"{source}.in")) <= names(pinned), source
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [p for p in sorted(FOLDER.rglob("*")) if p.is_file()], ids=lambda path: path.name
+)
 def test_no_registry_is_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"://|--(extra-)?index-url|--find-links|@ file", text)
