@@ -160,6 +160,13 @@ def show(recording: Recording, figures: dict[str, Any]) -> None:
         ["node overhead p95, ms *", text(recording.node_number("overhead_ms_p95"), 2)],
         ["average overlap", text(figures["average_overlap"], 3)],
     ]
+    if memory := figures["memory_mb"]:
+        rows.append(
+            [
+                "memory of the node early, late, MB **",
+                f"{memory['early']:.1f}, {memory['late']:.1f}",
+            ]
+        )
     title = f"{figures['model']}, {WIDTH}x{HEIGHT} at {figures['rate_hz']:g} Hz"
     console.print(table(title, ["", "value"], rows))
     machine = figures["machine"]
@@ -168,3 +175,5 @@ def show(recording: Recording, figures: dict[str, Any]) -> None:
         f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}",
         highlight=False,
     )
+    if figures["memory_mb"]:
+        console.print("** medians of the second and of the last tenth of the run.", highlight=False)

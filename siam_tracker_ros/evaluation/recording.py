@@ -69,6 +69,7 @@ class Recording:
         reason: why the recorder ended.
         seconds: from the first to the last picture, by their stamps.
         node: last values of the tracker's entry in ``/diagnostics`` (texts).
+        memory_mb: the tracker's resident memory in each of these entries, in order.
         verdict: what the tracker said about the last selection.
         problem: the last line of status that was not the name of a state.
     """
@@ -80,6 +81,7 @@ class Recording:
     reason: str
     seconds: float
     node: dict[str, str]
+    memory_mb: tuple[float, ...]
     verdict: str
     problem: str
 
@@ -104,6 +106,22 @@ class Recording:
         if self.verdict.startswith("refused"):
             return f"the selection was {self.verdict}"
         return self.reason or "nobody says why"
+
+    def memory_growth(self) -> dict[str, float] | None:
+        """Return the tracker's memory (MB): medians of the run's second and last tenth, the most.
+
+        The first tenth is left out: buffers and the history of images fill. None for a run of less
+        than ten entries.
+        """
+        tenth = len(self.memory_mb) // 10
+        if not tenth:
+            return None
+        early, late = self.memory_mb[tenth : 2 * tenth], self.memory_mb[-tenth:]
+        return {
+            "early": float(np.median(early)),
+            "late": float(np.median(late)),
+            "most": max(self.memory_mb),
+        }
 
     def node_number(self, key: str) -> float | None:
         """Return a value of the tracker's diagnostics as a number; None where it is not told."""
@@ -166,6 +184,9 @@ def read_recording(folder: Path, name: str) -> Recording:
             reason=str(summary["reason"]),
             seconds=(stamps[-1] - stamps[0]) / 1e9 if stamps else 0.0,
             node=node,
+            memory_mb=tuple(
+                float(d["values"]["memory_mb"]) for d in diagnostics if d["values"].get("memory_mb")
+            ),
             verdict=next((v for v in reversed(verdicts) if v), ""),
             problem=problems[-1] if problems else "",
         )

@@ -32,6 +32,7 @@ def run_figures(recording: Recording, repeats: int | None = None) -> dict[str, A
         "seconds": recording.seconds,
         **log.figures(),
         "node": recording.node,
+        "memory_mb": recording.memory_growth(),
         "selection": recording.verdict,
         "finished": recording.finished,
     }

@@ -206,3 +206,17 @@ def test_damaged_recordings_are_named(tmp_path: Path):
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(RecordingError, match=r"summary.json: a JSON object"):
         read_recording(tmp_path, "toy")
+
+
+def test_memory_of_the_node_over_a_run(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    assert read_recording(folder, "short").memory_growth() is None
+    file = folder / "diagnostics.jsonl"
+    entry = json.loads(file.read_text())
+    # fills up to 100 MB in the first tenth, then grows by 1 MB an entry
+    sizes = [10.0 * i for i in range(10)] + [100.0 + i for i in range(90)]
+    entries = [{**entry, "values": {**entry["values"], "memory_mb": f"{s:.1f}"}} for s in sizes]
+    file.write_text("".join(json.dumps(e) + "\n" for e in entries))
+    grown = read_recording(folder, "long").memory_growth()
+    assert grown == {"early": 104.5, "late": 184.5, "most": 189.0}
+    assert run_figures(read_recording(folder, "long"))["memory_mb"] == grown
