@@ -22,6 +22,9 @@ MODELS = (
 )
 CONFIGS = ("siam_stm_resnet50", "im_siam_resnet50", "stm_track_inception_v3", "spm_tracker_alexnet")
 
+PERIOD = 4099
+"""Weights of an untrained network repeat after so many; a prime, so that no two channels agree."""
+
 
 def gpu_prepare(
     out: Annotated[Path, typer.Option(help="The folder that is made.")] = Path("out/gpu/prepared"),
@@ -74,7 +77,8 @@ def gpu_prepare(
 def _untrained(file: Path, folder: Path) -> Bundle:
     """Export the untrained network of a training configuration.
 
-    What it says is noise; what it costs is what the trained one costs.
+    What it says is noise; what it costs is what the trained one costs. Its random weights repeat
+    every few thousand: hundreds of megabytes then pack to little, and travel.
     """
     import dataclasses
 
@@ -86,8 +90,13 @@ def _untrained(file: Path, folder: Path) -> Bundle:
 
     values = load_config(file)
     torch.manual_seed(values.run.seed)
+    network = make_network(values.network)
+    with torch.no_grad():
+        for weights in network.parameters():
+            flat = weights.view(-1)
+            flat.copy_(flat[:PERIOD].repeat(-(-flat.numel() // PERIOD))[: flat.numel()])
     bundle, _ = export_bundle(
-        make_network(values.network),
+        network,
         folder / file.stem,
         name=file.stem,
         provenance={"config": dataclasses.asdict(values)},
