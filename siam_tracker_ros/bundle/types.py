@@ -82,6 +82,11 @@ class PresenceSpec:
     found: float = 0.6
     lost: float = 0.3
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the outcome is a fitted probability."""
+        return self.kind != "uncalibrated"
+
 
 @dataclass(frozen=True)
 class FileEntry:

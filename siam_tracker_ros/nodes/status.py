@@ -19,6 +19,8 @@ class Status:
         state: idle, tracking, uncertain, lost or paused; the lifecycle's state while not active.
         id, score, stamp: of the target and the image processed last; stamp in nanoseconds.
         model, backend: what runs.
+        calibration: ``calibrated`` if the score is a probability, ``uncalibrated`` if it is the
+            network's own.
         engine_build: how far building TensorRT engines is, or what came of it, for people.
         backend_problem: why TensorRT does not run as asked, for people.
         selection_verdict, selection_stamp: what became of the last selection.
@@ -32,6 +34,7 @@ class Status:
     stamp: int | None = None
     model: str = ""
     backend: str = ""
+    calibration: str = ""
     engine_build: str = ""
     backend_problem: str = ""
     selection_verdict: str = ""
@@ -65,6 +68,7 @@ def status_values(status: Status, figures: Figures) -> dict[str, str]:
         "state": status.state,
         "id": status.id,
         "score": _number(status.score, 4),
+        "calibration": status.calibration,
         "stamp": _stamp(status.stamp),
         "backend": status.backend,
         "model": status.model,

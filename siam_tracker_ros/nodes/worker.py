@@ -210,7 +210,12 @@ class Worker:
             session.close()
             raise
         self._bundle, self._session, self._tracker = bundle, session, tracker
-        self._out.status(False, model=bundle.name, backend=session.description)
+        self._out.status(
+            False,
+            model=bundle.name,
+            backend=session.description,
+            calibration="calibrated" if bundle.presence.calibrated else "uncalibrated",
+        )
         return f"{bundle.name} on {session.description}, template and search in {took:.1f} ms"
 
     def _cancelled(self) -> bool:

@@ -37,7 +37,7 @@ def presence(spec: PresenceSpec, result: StepResult, previous_size: Size) -> flo
 
     ``logistic``: sigmoid(bias + sum_i weights_i features_i). ``uncalibrated``: the score itself.
     """
-    if spec.kind != "logistic":
+    if not spec.calibrated:
         return min(max(result.score, 0.0), 1.0)
     features = presence_features(result, previous_size)
     logit = spec.bias + sum(

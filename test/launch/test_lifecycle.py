@@ -85,8 +85,8 @@ def test_a_real_bundle_configures(process: Any, remote: Any, colour_bundle: Path
     assert remote.set(model=str(colour_bundle)) == (True, "")
     assert remote.change("configure"), process.output
     status = remote.wait_status(state="inactive", model="colour", backend="ONNX Runtime")
-    assert status["message"] == "inactive"
-    assert "ready: colour on ONNX Runtime" in process.output
+    assert (status["message"], status["calibration"]) == ("inactive", "uncalibrated")
+    remote.wait(lambda: "ready: colour on ONNX Runtime" in process.output)
     assert remote.change("cleanup")
     remote.wait_status(state="unconfigured", model="")
 

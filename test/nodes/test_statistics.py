@@ -103,6 +103,7 @@ def test_the_status_has_exactly_the_promised_keys() -> None:
         "state",
         "id",
         "score",
+        "calibration",
         "stamp",
         "backend",
         "model",
