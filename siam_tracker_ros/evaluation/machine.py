@@ -43,7 +43,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_gib": _memory_gib(),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
     }
