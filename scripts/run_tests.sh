@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs pytest; arguments go to it. Without any: every test for ROS_DISTRO, those without ROS 2 side by side on all cores, then
-# those that talk over ROS 2 one after the other, because each of them starts processes that want the machine to themselves.
+# Runs pytest; arguments go to it. Without any: every test for ROS_DISTRO, side by side. Those without ROS 2 take all cores; those that
+# talk over ROS 2 mostly wait, but each starts processes: two at a time, in ROS domains of their own.
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -19,5 +19,5 @@ if [ "$ros_distro" != humble ]; then
     OMP_NUM_THREADS=1 run -m "$wanted and not ros" -n "$workers" --dist loadfile || status=$?
     wanted="$wanted and ros"
 fi
-run -m "$wanted" || status=$?
+run -m "$wanted" -n 2 --dist loadfile || status=$?
 exit "$status"
