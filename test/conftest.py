@@ -34,6 +34,8 @@ NEEDED_BY_FOLDER = {
     "launch": ("rclpy",),
 }
 
+# Their conftest.py imports torch: left out as a whole without it, and the header says so.
+OF_TORCH = ("deployment", "networks")
 
 # A loaded machine is slow, and a slow example is no wrong one.
 try:
@@ -91,7 +93,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     distro = os.environ.get("ROS_DISTRO", "unknown") if is_installed("rclpy") else "none"
-    return [f"ROS 2: {distro}, domain {os.environ['ROS_DOMAIN_ID']}"]
+    header = [f"ROS 2: {distro}, domain {os.environ['ROS_DOMAIN_ID']}"]
+    return (
+        header
+        if is_installed("torch")
+        else [*header, f"left out without torch: {', '.join(OF_TORCH)}"]
+    )
 
 
 # --- what is missing ------------------------------------------------------------------------------
@@ -123,13 +130,28 @@ def make_module(file: Path, parent: Any, **location: Any) -> pytest.Module | Non
     return pytest.Module.from_parent(parent, **location)
 
 
+def left_out(folder: Path) -> bool | None:
+    """Whether this folder's conftest.py could not even be imported."""
+    return (
+        True
+        if folder.parent == TEST_ROOT and folder.name in OF_TORCH and not is_installed("torch")
+        else None
+    )
+
+
 if int(pytest.__version__.split(".")[0]) >= 7:
+
+    def pytest_ignore_collect(collection_path: Path) -> bool | None:
+        return left_out(collection_path)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
         return make_module(module_path, parent, path=module_path)
 
 else:  # Ubuntu 22.04's pytest 6
+
+    def pytest_ignore_collect(path: Any) -> bool | None:
+        return left_out(Path(path))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(path: Any, parent: Any) -> pytest.Module | None:
