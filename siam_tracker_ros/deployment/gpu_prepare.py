@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from siam_tracker_ros.bundle import Bundle, load_bundle
 from siam_tracker_ros.deployment.precisions import add_precision
-from siam_tracker_ros.evaluation.agreement import NOISE_SHIFT, follow, record, save_recording
+from siam_tracker_ros.evaluation.agreement import NOISE_SHIFT, follow, record, save_steps
 from siam_tracker_ros.evaluation.gpu_inputs import LISTING, StoredClip, save_clip, save_walks
 from siam_tracker_ros.evaluation.reference_session import ReferenceSession
 from siam_tracker_ros.evaluation.sequences import Sequence as Clip
@@ -117,7 +117,7 @@ def _reference(
         frames = clip.frames if trained else clip.frames[:recorded]
         recording, boxes = record(bundle, reference, clip.name, frames, clip.first_box, recorded)
         if index == 0:
-            save_recording(recording, out / "recordings" / f"{bundle.name}.npz")
+            save_steps(recording, out / "recordings" / f"{bundle.name}.npz")
         if trained:
             moved = follow(bundle, reference, frames, clip.first_box, shift=NOISE_SHIFT)
             walks[clip.name] = (boxes, moved)

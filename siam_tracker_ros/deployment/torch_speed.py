@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from siam_tracker_ros.bundle import Bundle, load_bundle
-from siam_tracker_ros.evaluation.agreement import Recording, load_recording
+from siam_tracker_ros.evaluation.agreement import StepRecord, load_steps
 from siam_tracker_ros.evaluation.gpu_benchmark import write_part
 from siam_tracker_ros.evaluation.gpu_speed import millisecond_percentiles
 from siam_tracker_ros.networks.build import make_network
@@ -46,7 +46,7 @@ def network_of(bundle: Bundle) -> TrackerNetwork:
 
 
 def search_arguments(
-    network: TrackerNetwork, bundle: Bundle, recording: Recording
+    network: TrackerNetwork, bundle: Bundle, recording: StepRecord
 ) -> tuple[Tensor, ...]:
     """Return the search graph's inputs of a recording's last step, the state as it is at a start."""
     assert recording.template is not None
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = load_bundle(given.bundle)
         network = network_of(bundle)
         with torch.inference_mode():
-            values = search_arguments(network, bundle, load_recording(given.recording))
+            values = search_arguments(network, bundle, load_steps(given.recording))
         for kind in given.kinds.split(","):
             try:
                 content[kind] = measure(network, values, kind, given.steps, given.device)

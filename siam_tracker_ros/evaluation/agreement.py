@@ -231,7 +231,7 @@ class ComparedSession:
 
 
 @dataclass
-class Recording:
+class StepRecord:
     """What a session was given and what it gave, from the start of a track on.
 
     Attributes:
@@ -253,12 +253,12 @@ class Recording:
     committed: list[bool] = field(default_factory=list)
 
 
-class Recorder(ComparedSession):
+class StepRecorder(ComparedSession):
     """A session that keeps the first ``frames`` frames of what it is given and gives."""
 
     def __init__(self, reference: Any, clip: str, frames: int) -> None:
         super().__init__(reference, {})
-        self.recording = Recording(clip)
+        self.recording = StepRecord(clip)
         self._frames = frames
 
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
@@ -295,7 +295,7 @@ class Recorder(ComparedSession):
         kept.committed.append(False)
 
 
-def replay(recording: Recording, session: Any) -> dict[str, Any]:
+def replay(recording: StepRecord, session: Any) -> dict[str, Any]:
     """Give a session what a recording was given; return how far its outputs are from those kept.
 
     Returns:
@@ -315,7 +315,7 @@ def replay(recording: Recording, session: Any) -> dict[str, Any]:
     return differences.report()
 
 
-def save_recording(recording: Recording, file: Path) -> None:
+def save_steps(recording: StepRecord, file: Path) -> None:
     """Write a recording as .npz: arrays alone, so that any NumPy reads it."""
     assert recording.template is not None
     arrays: dict[str, Any] = {
@@ -335,7 +335,7 @@ def save_recording(recording: Recording, file: Path) -> None:
     np.savez_compressed(file, **arrays)
 
 
-def load_recording(file: Path) -> Recording:
+def load_steps(file: Path) -> StepRecord:
     """Read a recording.
 
     Raises:
@@ -352,7 +352,7 @@ def load_recording(file: Path) -> Recording:
                 for crop, (w, h) in zip(arrays["memories"], arrays["memory_sizes"], strict=True)
             ]
         outputs = {k.removeprefix("output."): v for k, v in arrays.items() if "output." in k}
-        return Recording(
+        return StepRecord(
             clip=str(json.loads(arrays["clip"].tobytes())),
             template=arrays["template"],
             searches=list(arrays["searches"]),
@@ -372,12 +372,12 @@ def record(
     frames: Iterable[UInt8Array],
     first: tuple[float, float, float, float],
     count: int,
-) -> tuple[Recording, list[Box]]:
+) -> tuple[StepRecord, list[Box]]:
     """Follow BGR frames with ``session``.
 
     Returns:
         Its first ``count`` steps, and the box of every frame.
     """
-    recorder = Recorder(session, clip, count)
+    recorder = StepRecorder(session, clip, count)
     boxes = follow(bundle, recorder, frames, first)
     return recorder.recording, boxes

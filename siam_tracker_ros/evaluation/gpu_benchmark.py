@@ -23,7 +23,7 @@ from typing import Any
 
 from siam_tracker_ros.bundle import load_bundle
 from siam_tracker_ros.evaluation import gpu_speed
-from siam_tracker_ros.evaluation.agreement import compare_trajectories, follow, load_recording
+from siam_tracker_ros.evaluation.agreement import compare_trajectories, follow, load_steps
 from siam_tracker_ros.evaluation.gpu_inputs import (
     Prepared,
     PreparedError,
@@ -243,7 +243,7 @@ def _measure_bundle(
     gpu_speed.measure_bundle(
         bundle,
         precision,
-        load_recording(folder / "recordings" / f"{name}.npz"),
+        load_steps(folder / "recordings" / f"{name}.npz"),
         steps=settings.steps,
         cache_dir=settings.work / "engines",
         work=prepared.bundles[name]["work"].get(precision, {}),

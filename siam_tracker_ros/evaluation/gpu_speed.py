@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from siam_tracker_ros.bundle import Bundle
-from siam_tracker_ros.evaluation.agreement import Recording, replay
+from siam_tracker_ros.evaluation.agreement import StepRecord, replay
 from siam_tracker_ros.inference import EngineBuild, EngineError, cuda, find_tensorrt, open_session
 from siam_tracker_ros.inference.engine_build import BuildOptions, build_engine
 from siam_tracker_ros.inference.engine_cache import EngineCache
@@ -202,7 +202,7 @@ def measure_build(bundle: Bundle, precision: str, cache_dir: Path | None) -> dic
     }
 
 
-def measure_steps(session: TensorRTSession, recording: Recording, steps: int) -> dict[str, Any]:
+def measure_steps(session: TensorRTSession, recording: StepRecord, steps: int) -> dict[str, Any]:
     """Return the times of a step: on the GPU alone, and as the tracker calls it.
 
     ``gpu_ms``: between events around each replay of a captured graph, copies included.
@@ -237,7 +237,7 @@ def measure_steps(session: TensorRTSession, recording: Recording, steps: int) ->
     }
 
 
-def measure_copies(session: TensorRTSession, recording: Recording) -> dict[str, Any]:
+def measure_copies(session: TensorRTSession, recording: StepRecord) -> dict[str, Any]:
     """Return what a step copies between host and GPU, by what is recorded of it.
 
     ``state_stays``: whether that is one copy of the inputs in and one copy of the results out,
@@ -330,7 +330,7 @@ def copies_in_graph(graph: int) -> list[tuple[str, int]]:
 def measure_bundle(
     bundle: Bundle,
     precision: str,
-    recording: Recording,
+    recording: StepRecord,
     *,
     steps: int,
     cache_dir: Path | None,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from siam_tracker_ros.deployment.torch_speed import measure, network_of, search_arguments
-from siam_tracker_ros.evaluation.agreement import Recording
+from siam_tracker_ros.evaluation.agreement import StepRecord
 from siam_tracker_ros.networks.config import ConfigError
 
 
@@ -20,7 +20,7 @@ def test_a_step_of_the_bundles_network_is_timed(small_config):
     assert network.config == small_config
     crop = small_config.crop
     pictures = [np.zeros((n, n, 3), np.uint8) for n in (crop.template, crop.search)]
-    recording = Recording("a", pictures[0], [pictures[1]] * 2, [(20.0, 30.0)] * 2, [None, None])
+    recording = StepRecord("a", pictures[0], [pictures[1]] * 2, [(20.0, 30.0)] * 2, [None, None])
     bundle = SimpleNamespace(tuning=network.default_tuning)
     with torch.inference_mode():
         given = search_arguments(network, bundle, recording)

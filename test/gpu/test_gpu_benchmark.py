@@ -12,7 +12,7 @@ import pytest
 from siam_tracker_ros.bundle import load_bundle
 from siam_tracker_ros.deployment.gpu_prepare import Subject, graph_work, prepare
 from siam_tracker_ros.evaluation import gpu_benchmark, gpu_speed
-from siam_tracker_ros.evaluation.agreement import RecordingError, load_recording, replay
+from siam_tracker_ros.evaluation.agreement import RecordingError, load_steps, replay
 from siam_tracker_ros.evaluation.gpu_benchmark import NO_GPU, OK, SOME_FAILED, Settings, run, spawn
 from siam_tracker_ros.evaluation.gpu_inputs import (
     PreparedError,
@@ -168,7 +168,7 @@ def test_what_was_prepared_is_what_the_reference_saw(prepared, clip):
     assert stored.first_box == clip.first_box
     walk, noise = load_walks(prepared / "walks" / "light.npz", ["square"])["square"]
     assert len(walk) == len(noise) == 6 and walk[0] != noise[0]
-    recording = load_recording(prepared / "recordings" / "light.npz")
+    recording = load_steps(prepared / "recordings" / "light.npz")
     same = replay(recording, ReferenceSession(load_bundle(prepared / "bundles" / "light")))
     assert same["frames"] == 4 and max(same["max_difference"].values()) == 0
 
@@ -179,7 +179,7 @@ def test_damaged_files_are_named(prepared, tmp_path):
     broken = tmp_path / "x.npz"
     broken.write_bytes((prepared / "recordings" / "light.npz").read_bytes()[:500])
     with pytest.raises(RecordingError, match=r"x\.npz"):
-        load_recording(broken)
+        load_steps(broken)
     with pytest.raises(PreparedError, match=r"x\.npz"):
         load_clip(broken)
 
