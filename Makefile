@@ -31,7 +31,7 @@ else
 test: setup lint test-jammy
 endif
 	@# NVIDIA's packages come with NVIDIA's terms: only where CI asks for it; without them two tests are skipped.
-	@[ -z "$${SIAM_TRACKER_CI:-}" ] || scripts/setup_tensorrt_check.sh || echo "skipped: TensorRT's parser and bindings"
+	@[ -z "$${SIAM_TRACKER_CI:-}" ] || timeout 180 scripts/setup_tensorrt_check.sh || echo "skipped: TensorRT's parser and bindings"
 	scripts/run_tests.sh $(PYTEST_ARGS)
 
 .PHONY: check-tensorrt
