@@ -23,6 +23,9 @@ FOLLOW_ALWAYS = TrackerSettings(found=0.0, lost=0.0)
 PARITY_FRAMES = 10
 """Of the rendered clip in a run's parity.json: these bundles are to be scored, not shipped."""
 
+TUNING = "tuning."
+"""Keys of a variant that are the bundle's."""
+
 SHOWN = ("auc", "ao", "sr50", "sr75")
 
 
@@ -50,6 +53,14 @@ def study(
     configs: Annotated[list[Path], typer.Argument(help="Training configurations to compare.")],
     out: Annotated[Path, typer.Option(help="Runs, bundles and results.")] = Path("out/study"),
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            help="Also without a part: NAME:KEY=VALUE, several keys parted by a semicolon, e.g. "
+            '--variant "no ARM:loss.arm=0;tuning.arm=0" (tuning.*: of the bundle, not of the training)',
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change one key of all of them, e.g. --set run.epochs=2"),
@@ -62,19 +73,26 @@ def study(
 ) -> None:
     """Train configurations under one budget, several seeds each, and score them.
 
-    Each run is trained, exported and evaluated on the sequences with the states switched off, and
-    so is the untrained start of each configuration. What is there already is not done again, so the
-    command may be stopped, and several may share OUT with different configurations. Ends with
+    With variants, each configuration as it is and once for each variant. Each run is trained,
+    exported and evaluated on the sequences with the states switched off, and so is the untrained
+    start of each configuration. What is there already is not done again, so the command may be
+    stopped, and several may share OUT with different configurations. Ends with
     OUT/study.json and OUT/study.md.
     """
+    kinds = [Variant("", (), {}), *(read_variant(text) for text in variants or [])]
     clips = find_sequences(sequences, names)
     changes = list(override or [])
-    entries = [_entry(config, out, seeds, changes, clips, threads) for config in configs]
+    entries = [
+        _entry(config, variant, out, seeds, changes, clips, threads)
+        for config in configs
+        for variant in kinds
+    ]
     show(entries, len(clips), seeds)
     write_json(
         out / "study.json",
         {
             "set": changes,
+            "variants": variants or [],
             "seeds": seeds,
             "sequences": [clip.name for clip in clips],
             "entries": [asdict(entry) for entry in entries],
@@ -83,25 +101,72 @@ def study(
     (out / "study.md").write_text(markdown(entries), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A configuration with a part changed: its name, changed keys, and changed tuning of the bundle."""
+
+    name: str
+    changes: tuple[str, ...]
+    tuning: dict[str, float]
+
+    def of(self, config: Path) -> str:
+        """Return what the variant of a configuration is called, in tables and as a folder."""
+        return f"{config.stem} {self.name}".strip().replace(" ", "_")
+
+
+def read_variant(text: str) -> Variant:
+    """Read ``NAME:KEY=VALUE;KEY=VALUE``.
+
+    Raises:
+        CommandError: if it is not that.
+    """
+    name, colon, rest = text.partition(":")
+    pairs = [pair.strip() for pair in rest.split(";") if pair.strip()]
+    plain = all(c.isalnum() or c in " -_." for c in name) and name.strip(" .")
+    if not colon or not plain or not pairs or not all("=" in pair for pair in pairs):
+        raise CommandError(
+            f"--variant {text!r}: NAME:KEY=VALUE is wanted, NAME of letters, digits, blanks, '-', '_' and '.'"
+        )
+    tuning = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key.startswith(TUNING):
+            try:
+                tuning[key.removeprefix(TUNING)] = float(value)
+            except ValueError:
+                raise CommandError(f"--variant {text!r}: {key} takes a number") from None
+    changes = tuple(pair for pair in pairs if not pair.startswith(TUNING))
+    return Variant(name.strip(), changes, tuning)
+
+
 def _entry(
-    config: Path, out: Path, seeds: int, changes: list[str], clips: list[Sequence], threads: int
+    config: Path,
+    variant: Variant,
+    out: Path,
+    seeds: int,
+    changes: list[str],
+    clips: list[Sequence],
+    threads: int,
 ) -> Entry:
     from siam_tracker_ros.deployment.costs import measure_costs
     from siam_tracker_ros.networks.build import make_network
     from siam_tracker_ros.training.config import load_config
 
+    changes = [*changes, *variant.changes]
     costs = measure_costs(make_network(load_config(config, changes).network))
+    label = variant.of(config)
     figures = []
     for seed in range(seeds + 1):  # 0: the untrained start
-        name = f"{config.stem}_seed{seed}" if seed else f"{config.stem}_untrained"
+        name = f"{label}_seed{seed}" if seed else f"{label}_untrained"
         result = out / f"{name}.json"
-        bundle = _bundle(config, [*changes, f"run.seed={max(seed, 1)}"], out, name, bool(seed))
+        given = [*changes, f"run.seed={max(seed, 1)}"]
+        bundle = _bundle(config, given, variant.tuning, out, name, bool(seed))
         if not result.is_file():
             maker = BundleTrackerMaker(str(bundle), "onnxruntime", threads, FOLLOW_ALWAYS)
             (summary,) = run_all([maker], clips, workers=1, cache=out / "results")
             summary.write(result)
         figures.append(_figures(result))
-    return Entry(config.stem, costs.parameters, costs.macs, figures[0], figures[1:])
+    return Entry(label, costs.parameters, costs.macs, figures[0], figures[1:])
 
 
 def _figures(result: Path) -> dict[str, Any]:
@@ -110,7 +175,14 @@ def _figures(result: Path) -> dict[str, Any]:
     return {f: float(np.mean([s[f] for s in sequences])) for f in SHOWN}
 
 
-def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: bool) -> Path:
+def _bundle(
+    config: Path,
+    changes: list[str],
+    tuning: dict[str, float],
+    out: Path,
+    name: str,
+    trained: bool,
+) -> Path:
     """Return the folder of one run's bundle, making what is missing.
 
     Raises:
@@ -143,7 +215,13 @@ def _bundle(config: Path, changes: list[str], out: Path, name: str, trained: boo
         network = make_network(values.network, backbone_weights(values)).eval()
     clip = synthetic_sequence(320, 240, PARITY_FRAMES)
     export_bundle(
-        network, folder, name=name, provenance={"config": made_by}, clips=[clip], half=False
+        network,
+        folder,
+        name=name,
+        tuning=tuning,
+        provenance={"config": made_by},
+        clips=[clip],
+        half=False,
     )
     return folder
 

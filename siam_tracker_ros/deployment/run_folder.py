@@ -18,6 +18,16 @@ PROVENANCE = ("config", "data_manifest", "revision", "command", "metrics", "teac
 """Keys of a checkpoint's metadata that go into bundle.yaml as they are."""
 
 
+TEACHERS = {
+    "fear_xs": {
+        "name": "FEAR-XS",
+        "use": "its features of the search crops were imitated",
+        "licence": "MIT; the data that its authors trained it on have terms of their own",
+    }
+}
+"""Of each ``teacher.kind`` of a training configuration, what the model card says."""
+
+
 def read_provenance(checkpoint: Path) -> dict[str, Any]:
     """Return bundle.yaml's provenance of a checkpoint: its metadata, and ``config.yaml`` beside it.
 
@@ -78,6 +88,12 @@ def pretrained_data(config: Mapping[str, Any]) -> tuple[DataUse, ...]:
     return (DataUse("imagenet_weights", f"weights of {kind}"),)
 
 
+def teachers(config: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    """Return whose output a training configuration imitates: name, use and licence."""
+    kind = (config.get("teacher") or {}).get("kind", "none")
+    return (dict(TEACHERS[kind]),) if kind != "none" else ()
+
+
 def _from_run(folder: Path, metadata: Mapping[str, Any]) -> ModelCard:
     training = {key: metadata[key] for key in ("steps", "seed") if key in metadata}
     config = _config(folder, metadata)
@@ -99,7 +115,9 @@ def _from_run(folder: Path, metadata: Mapping[str, Any]) -> ModelCard:
         raise CardError(
             f"{file}: not a training run's manifest: {type(error).__name__}: {error}"
         ) from error
-    return ModelCard(data=(*data, *pretrained_data(config)), training=training)
+    return ModelCard(
+        data=(*data, *pretrained_data(config)), teachers=teachers(config), training=training
+    )
 
 
 def _config(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,11 @@ class IMSiam(TrackerNetwork):
     template_reads: ClassVar[tuple[str, ...]] = ("template", "previous_size")
     search_reads: ClassVar[tuple[str, ...]] = ("search",)
     tuning: ClassVar[Mapping[str, float]] = {"window": 0.45}
-    host_tuning: ClassVar[Mapping[str, float]] = {"size_rate": 0.25, "size_by_score": 0.0}
+    host_tuning: ClassVar[Mapping[str, float]] = {
+        "size_rate": 0.25,
+        "size_by_score": 0.0,
+        "size_bias": 0.5,
+    }
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ class SPMTracker(TrackerNetwork):
     template_reads: ClassVar[tuple[str, ...]] = ("template", "previous_size")
     search_reads: ClassVar[tuple[str, ...]] = ("search", "previous_size")
     tuning: ClassVar[Mapping[str, float]] = {"window": 0.4, "keep_below": 0.2}
-    host_tuning: ClassVar[Mapping[str, float]] = {"size_rate": 0.5}
+    host_tuning: ClassVar[Mapping[str, float]] = {"size_rate": 0.5, "size_bias": 0.5}
 
     anchors: Tensor
 

@@ -62,7 +62,7 @@ class STMTrack(TrackerNetwork):
     template_reads = ("template", "previous_size")
     search_reads = ("search", "memory", "memory_size", "previous_size", "first")
     tuning: ClassVar = {"window": 0.21, "penalty": 0.04, "read_above": 0.6}
-    host_tuning: ClassVar = {"size_rate": 0.95}
+    host_tuning: ClassVar = {"size_rate": 0.95, "size_bias": 0.5}
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()

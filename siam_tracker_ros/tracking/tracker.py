@@ -20,7 +20,7 @@ from siam_tracker_ros.geometry import (
 )
 from siam_tracker_ros.tracking.presence import presence
 from siam_tracker_ros.tracking.redetection import places
-from siam_tracker_ros.tracking.size_rule import smoothed_size
+from siam_tracker_ros.tracking.size_rule import first_bias, smoothed_size
 from siam_tracker_ros.tracking.types import (
     SelectionError,
     Size,
@@ -42,6 +42,7 @@ class _Track:
     box: Box  # image px, after the last frame that was not LOST
     confident: Box  # image px, after the last TRACKING frame
     fill: Rgb  # first frame's mean
+    bias: Size  # the network's sizes of this target are too large by these factors
     state: TrackState
     low: int = 0  # frames in a row below the threshold ``lost``
     memory: Memory | None = None  # the last committed frame cropped at its final box
@@ -60,6 +61,7 @@ class _Limits:
     window: float
     penalty: float
     size_by_score: float
+    size_bias: float
 
 
 class _Clock:
@@ -163,16 +165,17 @@ class Tracker:
         self._tune(self._limits.window)
         size = _size(region.box_to_crop(box))
         begin = clock.now()
-        result = self._session.start(template, search, size)
+        result = _usable(self._session.start(template, search, size), region)
         clock.step += clock.now() - begin
         self._track = _Track(
             box=box,
             confident=box,
             fill=fill,
+            bias=first_bias(result.box, region.box_to_crop(box), self._limits.size_bias),
             state=TrackState.TRACKING,
             memory=Memory(search, size) if self._reads_memory else None,
         )
-        score = presence(self._bundle.presence, _usable(result, region), size)
+        score = presence(self._bundle.presence, result, size)
         return TrackResult(box, score, TrackState.TRACKING, clock.timing())
 
     def update(self, picture: Picture, stamp: float | None = None) -> TrackResult:
@@ -285,7 +288,7 @@ class Tracker:
         start = clock.now()
         result = self._session.step(pixels, previous, track.memory)
         clock.step += clock.now() - start
-        result = _usable(result, region)
+        result = _usable(_unbiased(result, track.bias), region)
         size = smoothed_size(
             _size(result.box),
             previous,
@@ -312,6 +315,7 @@ class Tracker:
             box=box,
             confident=box,
             fill=track.fill,
+            bias=track.bias,
             state=TrackState.TRACKING,
             memory=memory,
         )
@@ -383,6 +387,12 @@ def _usable(result: StepResult, region: Crop) -> StepResult:
     return replace(result, box=Box(box.cx, box.cy, max(box.w, low), max(box.h, low)))
 
 
+def _unbiased(result: StepResult, bias: Size) -> StepResult:
+    """Take the size bias of the target off the network's box."""
+    box = result.box
+    return replace(result, box=Box(box.cx, box.cy, box.w / bias[0], box.h / bias[1]))
+
+
 def _same_place(box: Box, candidate: Box) -> bool:
     """Tell whether two looks one frame apart may be of one target: it moved less than its size."""
     moved = max(abs(box.cx - candidate.cx) / candidate.w, abs(box.cy - candidate.cy) / candidate.h)
@@ -404,6 +414,7 @@ def _filled_in(settings: TrackerSettings, bundle: Bundle) -> _Limits:
         window=default(settings.window, "window", 0.0),
         penalty=default(settings.penalty, "penalty", 0.0),
         size_by_score=tuning.get("size_by_score", 1.0),
+        size_bias=tuning.get("size_bias", 0.0),
     )
     if limits.lost > limits.found:
         raise ValueError(

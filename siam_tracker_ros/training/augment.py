@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from siam_tracker_ros.training.config import AugmentationConfig
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
+
+REDRAWN_SCALE, REDRAWN_SHIFT = 0.25, 0.1
+"""``augmentation.redrawn``: natural log of the sides, and shift in sides, at most."""
 
 
 def random_deformation(
@@ -42,6 +46,15 @@ def deformed_box(box: Box, crop: Crop, deformation: FloatArray) -> Box:
     x, y = deformation @ (box.cx - crop.cx, box.cy - crop.cy)
     w, h = deformed_size(deformation, box.w, box.h)
     return crop.box_to_crop(Box(crop.cx + x, crop.cy + y, w, h))
+
+
+def redrawing(rng: np.random.Generator) -> Callable[[Box], Box]:
+    """Draw how an operator's box differs from the annotated one; relative to the box, in every picture."""
+    dx, dy = rng.uniform(-REDRAWN_SHIFT, REDRAWN_SHIFT, 2)
+    grow_w, grow_h = np.exp(rng.uniform(-REDRAWN_SCALE, REDRAWN_SCALE, 2))
+    return lambda box: Box(
+        box.cx + dx * box.w, box.cy + dy * box.h, float(box.w * grow_w), float(box.h * grow_h)
+    )
 
 
 def photometric(rng: np.random.Generator, image: UInt8Array, strength: float) -> UInt8Array:

@@ -90,6 +90,9 @@ class AugmentationConfig:
         flip: probability of mirroring all three.
         surround: probability that another picture is seen where a still ends, instead of its mean
             colour.
+        redrawn: probability that the object's box is drawn anew: with its sides up to 1.28 times
+            longer or shorter and moved by up to a tenth of them, the same in all its pictures. An
+            operator's box is followed as it was drawn.
     """
 
     shift: float = 76.0
@@ -105,6 +108,7 @@ class AugmentationConfig:
     gray: float = 0.12
     flip: float = 0.5
     surround: float = 0.6
+    redrawn: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,19 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """A published tracker whose features are imitated.
+
+    Attributes:
+        kind: ``fear_xs``: ``$SIAM_TRACKER_DATA/peers/fear_xs_search.onnx``.
+        weight: of the mean squared difference in the loss.
+    """
+
+    kind: Literal["none", "fear_xs"] = "none"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How long, how large, on what.
 
@@ -247,6 +264,7 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: LossConfig = field(default_factory=SiamSTMLossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

@@ -10,18 +10,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from siam_tracker_ros.training.samples import SampleSource
+from siam_tracker_ros.training.teacher import FeatureTeacher
 
 
 class SampleDataset(Dataset[dict[str, Tensor]]):
-    """Samples of a source by index."""
+    """Samples of a source by index; with a teacher, what it makes of their searches as ``teacher``."""
 
-    def __init__(self, source: SampleSource) -> None:
-        self.source = source
+    def __init__(self, source: SampleSource, teacher: FeatureTeacher | None = None) -> None:
+        self.source, self.teacher = source, teacher
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return sample ``index`` as tensors."""
         sample = self.source(index)
-        return {name: torch.from_numpy(values) for name, values in sample._asdict().items()}
+        tensors = {name: torch.from_numpy(values) for name, values in sample._asdict().items()}
+        if self.teacher is not None:
+            tensors["teacher"] = torch.from_numpy(self.teacher(sample.searches))
+        return tensors
 
 
 class SameEveryTime(Sampler[int]):
@@ -109,11 +113,15 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
 
 
 def make_loader(
-    source: SampleSource, sampler: Sampler[int], batch: int, workers: int
+    source: SampleSource,
+    sampler: Sampler[int],
+    batch: int,
+    workers: int,
+    teacher: FeatureTeacher | None = None,
 ) -> ResumableLoader:
     """Batches of ``batch`` samples of the indices that ``sampler`` names."""
     return ResumableLoader(
-        SampleDataset(source),
+        SampleDataset(source, teacher),
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,

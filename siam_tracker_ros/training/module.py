@@ -15,6 +15,7 @@ from siam_tracker_ros.training import losses
 from siam_tracker_ros.training.config import TrainConfig
 from siam_tracker_ros.training.objectives import Batch, make_objective
 from siam_tracker_ros.training.schedules import rate_factor
+from siam_tracker_ros.training.teacher import Imitation
 
 
 class TrackerModule(lightning.LightningModule):
@@ -42,6 +43,7 @@ class TrackerModule(lightning.LightningModule):
                 f"optimiser.trainable.{unknown[0]}: backbone.kind {config.network.backbone.kind} has the stages "
                 f"{', '.join(stages)}"
             )
+        self.imitation = self._imitate()
         self.set_trainable(0)
 
     def set_trainable(self, epoch: int) -> None:
@@ -63,12 +65,27 @@ class TrackerModule(lightning.LightningModule):
         """Apply the freezing schedule."""
         self.set_trainable(self.current_epoch)
 
+    def _imitate(self) -> Imitation | None:
+        if self.config.teacher.kind == "none":
+            return None
+        return Imitation(self.network.backbone, self.config.network.crop.search)  # type: ignore[arg-type]
+
+    def _as_seen(self, of_searches: Tensor) -> Tensor:
+        """``[B,S,...]`` -> ``[B*S,...]`` in the order in which the objective shows the searches."""
+        if self.objective.frames_first:
+            of_searches = of_searches.transpose(0, 1)
+        return of_searches.flatten(0, 1)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss."""
         result = self.objective(self.network, batch)
-        self.log("train/loss", result.total, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in result.parts.items()})
-        return result.total
+        total, parts = result.total, result.parts
+        if self.imitation is not None:
+            parts = {**parts, "imitation": self.imitation(self._as_seen(batch["teacher"]))}
+            total = total + self.config.teacher.weight * parts["imitation"]
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in parts.items()})
+        return total
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Losses and the overlap of the best box, on held-out pictures."""
@@ -90,6 +107,8 @@ class TrackerModule(lightning.LightningModule):
             slow += list(stages[name].parameters())
         own = {id(p) for stage in stages.values() for p in stage.parameters()}
         rest = [p for p in self.network.parameters() if id(p) not in own]
+        if self.imitation is not None:
+            rest += self.imitation.parameters()
         groups = [
             {"params": rest, "lr": config.rate},
             {"params": slow, "lr": config.rate * config.backbone_rate},

@@ -51,6 +51,7 @@ from siam_tracker_ros.training.presence_clips import halves, presence_clips
 from siam_tracker_ros.training.samples import SampleSource, find_cutouts, split_sets
 from siam_tracker_ros.training.shards import Region, check_regions
 from siam_tracker_ros.training.tar_sets import DataError, ImageSet
+from siam_tracker_ros.training.teacher import FeatureTeacher
 
 _TORCHVISION = {
     "atrous_resnet50": "ResNet50_Weights.IMAGENET1K_V1",
@@ -105,7 +106,13 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
         _source(config, grid, held, config.sampling, VALIDATION_SEED, out / UNREADABLE),
     ]
     loaders = [
-        make_loader(sources[0], EpochSampler(run.samples_per_epoch), run.batch, run.workers),
+        make_loader(
+            sources[0],
+            EpochSampler(run.samples_per_epoch),
+            run.batch,
+            run.workers,
+            _teacher(config),
+        ),
         make_loader(sources[1], SameEveryTime(run.validation_samples), run.batch, 0),
     ]
     last = out / "checkpoints" / "last.ckpt"
@@ -212,6 +219,13 @@ def _source(
         make_objective(config.loss).samples,
         unreadable,
     )
+
+
+def _teacher(config: TrainConfig) -> FeatureTeacher | None:
+    if config.teacher.kind == "none":
+        return None
+    root = data_root()
+    return FeatureTeacher((root or Path()) / "peers" / "fear_xs_search.onnx")
 
 
 def read_sets(config: TrainConfig) -> list[ImageSet]:

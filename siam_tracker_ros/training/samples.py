@@ -186,6 +186,11 @@ class SampleSource:
         sampling = self.sampling
         pair, memory, shown = self.views(rng, *self.shape)
         category = memory[0].category
+        if pair == "instance" and rng.random() < self.augmentation.redrawn:
+            box = augment.redrawing(rng)
+            memory, shown = (
+                [v._replace(box=box(v.box)) for v in views] for views in (memory, shown)
+            )
         if rng.random() < self.augmentation.flip:
             memory, shown = mirrored(memory), mirrored(shown)
         cover = pair == "instance" and rng.random() < sampling.absent

@@ -31,7 +31,12 @@ import numpy.typing as npt
 
 from siam_tracker_ros.geometry import ArrayPicture, Box, CropSpec, Rgb, box_side
 from siam_tracker_ros.geometry.crops import _reduced  # the crops' own way to shrink
-from siam_tracker_ros.training.augment import deformed_size, random_deformation
+from siam_tracker_ros.training.augment import (
+    REDRAWN_SCALE,
+    REDRAWN_SHIFT,
+    deformed_size,
+    random_deformation,
+)
 from siam_tracker_ros.training.config import AugmentationConfig
 from siam_tracker_ros.training.datasets.reading import OnError
 from siam_tracker_ros.training.datasets.table import Floats, Ints, Table, TableSet
@@ -101,6 +106,9 @@ class Region:
                 w, h = deformed_size(deformation, math.exp(ratio / 2), math.exp(-ratio / 2))
                 believed = (w * math.exp(size + aspect), h * math.exp(size - aspect))
                 reached[draw, i] = furthest * box_side(*believed, self.crop) / self.crop.template
+                if jitter.redrawn:  # the furthest that a box may be drawn anew
+                    reached[draw, i] *= math.exp(REDRAWN_SCALE)
+                    reached[draw, i] += REDRAWN_SHIFT * max(w, h)
         return np.asarray(np.quantile(reached, INSIDE, axis=0))
 
 

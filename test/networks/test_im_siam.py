@@ -368,7 +368,7 @@ def test_equal_distances_in_the_middle_give_the_previous_box_back():
     boxes = decode_points(distances, grid)
     assert boxes[0, :, 14, 14].tolist() == [127, 127, 43, 28.5]
     assert boxes[0, :, 14, 15].tolist() == [135, 127, 43, 28.5]
-    assert IMSiam.host_tuning == {"size_rate": 0.25, "size_by_score": 0.0}
+    assert IMSiam.host_tuning == {"size_rate": 0.25, "size_by_score": 0.0, "size_bias": 0.5}
     for rate, size in ((0.0, (40.0, 30.0)), (1.0, (60.0, 20.0)), (0.25, (45.0, 27.5))):
         args = {"score": 0.3, "rate": rate, "penalty": 0.0, "by_score": 0.0}
         assert smoothed_size((60.0, 20.0), (40.0, 30.0), **args) == pytest.approx(size)

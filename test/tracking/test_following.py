@@ -55,6 +55,25 @@ def test_the_size_follows_by_rate_times_penalty_times_score(world, make, say):
     assert box.h == pytest.approx(40 * (1 + 0.2 * eta))
 
 
+def test_a_network_that_makes_the_target_too_large_is_corrected_from_the_first_picture_on(
+    world, make, say
+):
+    # It says 1.21 times the true size; half of that, as a logarithm, is taken off: a factor of 1.1.
+    bundle = fake_bundle(tuning={"size_rate": 1.0, "size_bias": 0.5})
+    tracker, session = make(say(scale=1.21), bundle, lost=0.0)
+    start = session.start
+    session.start = lambda template, search, size: (
+        start(template, search, size),
+        say(scale=1.21)(search, size),
+    )[1]
+    tracker.initialize(world(), START)
+    box = tracker.update(world()).box
+    assert (box.w, box.h) == pytest.approx((60 * 1.1, 40 * 1.1))
+    assert (box.cx, box.cy) == pytest.approx((START.cx, START.cy))
+    tracker.initialize(world(), START)  # a new selection is measured anew
+    assert tracker.update(world()).box.w == pytest.approx(60 * 1.1)
+
+
 def test_a_size_rate_of_zero_keeps_the_size(world, make, say):
     tracker, _ = make(say(scale=1.5), size_rate=0.0)
     tracker.initialize(world(), START)

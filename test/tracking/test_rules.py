@@ -17,6 +17,7 @@ from siam_tracker_ros.tracking import (
     size_penalty,
     smoothed_size,
 )
+from siam_tracker_ros.tracking.size_rule import first_bias
 
 sizes = st.tuples(st.floats(1, 1000), st.floats(1, 1000))
 
@@ -69,6 +70,24 @@ def test_a_tracker_may_follow_the_size_whatever_the_score(by_score, eta):
         (80, 40), (64, 64), score=0.2, rate=0.25, penalty=0.0, by_score=by_score
     )
     assert smoothed == pytest.approx((64 + 16 * eta, 64 - 24 * eta))
+
+
+BOX = Box(127, 127, 64, 32)
+
+
+@pytest.mark.parametrize(
+    ("found", "share", "factors"),
+    [
+        (Box(127, 127, 64, 32), 0.5, (1, 1)),
+        (Box(130, 125, 81, 32), 0.5, (9 / 8, 1)),  # half of ln(81/64)
+        (Box(130, 125, 64, 24.5), 0.5, (1, 7 / 8)),
+        (Box(127, 127, 81, 18), 0.0, (1, 1)),
+        (Box(127, 127, 640, 3.2), 1.0, (math.exp(0.25), math.exp(-0.25))),  # no more than that
+        (Box(144, 127, 81, 32), 0.5, (1, 1)),  # that is something else
+    ],
+)
+def test_the_size_bias_of_the_first_look(found, share, factors):
+    assert first_bias(found, BOX, share) == pytest.approx(factors)
 
 
 def result(score=0.8, runner_up=0.2, size=(64.0, 64.0)):

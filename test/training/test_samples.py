@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import tarfile
 from dataclasses import replace
@@ -165,6 +166,31 @@ def test_targets_stay_inside_the_response_grid(image_set):
     make = source(image_set, {}, wide)
     boxes = np.concatenate([make(i).boxes for i in range(30)])
     assert np.abs(boxes[:, :2] - 128).max() <= 96.001
+
+
+def test_a_redrawn_box_is_the_same_part_of_the_object_in_every_crop(image_set):
+    exact = replace(EXACT, redrawn=1.0)
+    make = source(image_set, {**ONLY, "still": 1.0}, exact)
+    plain = source(image_set, {**ONLY, "still": 1.0}, EXACT)
+    sizes = set()
+    for index in range(8):
+        sample = make(index)
+        # The red part of a crop, relative to its box: in the template and in both searches alike.
+        parts = []
+        for image, box in zip(
+            [*sample.template, *sample.searches],
+            [*sample.template_boxes, *sample.boxes],
+            strict=True,
+        ):
+            rows, columns = (np.nonzero(red(image).any(axis))[0] for axis in (1, 0))
+            edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) - 0.5
+            parts.append((edges - np.tile(box[:2], 2)) / np.tile(box[2:], 2))
+        assert np.abs(parts - parts[0]).max() < 0.04
+        half = np.abs(parts[0])
+        assert half.max() < 0.5 * math.exp(augment.REDRAWN_SCALE) + 0.2
+        sizes.add(tuple(np.round(parts[0], 2)))
+    assert len(sizes) == 8
+    assert not np.array_equal(make(0).boxes, plain(0).boxes)
 
 
 def test_nothing_held_out_is_trained_on(image_set):

@@ -72,3 +72,35 @@ def test_configurations_and_seeds(folder):
     other = CliRunner().invoke(app, [*words, "--set", "run.batch=8"])
     assert other.exit_code == 2
     assert "was made by another configuration" in other.stderr
+
+
+def test_variants_are_the_configuration_with_a_part_changed(folder):
+    words = ["study", str(folder / "with.yaml"), "--seeds", "1", "--out", str(folder / "out")]
+    words += ["--sequences", str(folder / "clips")]
+    words += ["--variant", "no channel:network.matching.channel=false"]
+    words += ["--variant", "no ARM:loss.arm=0; tuning.arm=0"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    entries = json.loads((folder / "out" / "study.json").read_text())["entries"]
+    assert [entry["name"] for entry in entries] == ["with", "with_no_channel", "with_no_ARM"]
+    assert entries[0]["parameters"] == entries[2]["parameters"] > entries[1]["parameters"]
+    plain, _, other = (
+        load_bundle(folder / "out" / "models" / f"{entry['name']}_seed1") for entry in entries
+    )
+    assert (plain.tuning["arm"], other.tuning["arm"]) == (1.0, 0.0)
+    assert other.provenance["config"]["loss"]["arm"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no channel", "NAME:KEY=VALUE is wanted"),
+        ("none:", "NAME:KEY=VALUE is wanted"),
+        ("../up:loss.arm=0", "NAME:KEY=VALUE is wanted"),
+        ("arm:tuning.arm=off", "tuning.arm takes a number"),
+    ],
+)
+def test_variants_that_are_none(folder, text, message):
+    result = CliRunner().invoke(app, ["study", str(folder / "with.yaml"), "--variant", text])
+    assert result.exit_code == 2
+    assert message in result.stderr

@@ -35,6 +35,9 @@ class Objective(Protocol):
     samples: ClassVar[SampleShape]
     """How many templates and searches of a sample it wants."""
 
+    frames_first: ClassVar[bool]
+    """The network sees all first searches of a batch, then all second ones; else sample after sample."""
+
     def __call__(self, network: Any, batch: Batch) -> Losses:
         """Run ``network`` on ``batch``."""
         ...

@@ -32,6 +32,7 @@ class IMSiamObjective:
     """Trains IMSiam on pairs that share a template."""
 
     samples = SampleShape(templates=1, searches=2)
+    frames_first = False
 
     def __init__(self, config: IMSiamLossConfig) -> None:
         self.config = config

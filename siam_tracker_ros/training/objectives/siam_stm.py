@@ -16,6 +16,7 @@ class SiamSTMObjective:
     """Trains SiamSTM on triplets: two search frames a template, tied together by ARM's loss."""
 
     samples = SampleShape(templates=1, searches=2)
+    frames_first = True
 
     def __init__(self, config: SiamSTMLossConfig) -> None:
         self.config = config

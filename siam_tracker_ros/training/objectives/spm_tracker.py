@@ -55,6 +55,7 @@ class SPMTrackerObjective:
     """
 
     samples = SampleShape(templates=1, searches=2)
+    frames_first = False
 
     def __init__(self, config: SPMTrackerLossConfig) -> None:
         self.config = config

@@ -34,6 +34,7 @@ class STMTrackObjective:
     """
 
     samples = SampleShape(templates=3, searches=1)
+    frames_first = False
 
     def __init__(self, config: STMTrackLossConfig) -> None:
         self.config = config
