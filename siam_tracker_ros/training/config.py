@@ -277,15 +277,13 @@ class TrainConfig:
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
     """Read a YAML file; ``overrides`` are ``key.sub=value`` strings (values in YAML).
 
+    A file with the key ``base`` is another file (a path beside it) with changes: of each section the
+    keys that it names are replaced, whole.
+
     Raises:
         ConfigError: naming the file and the key.
     """
-    try:
-        values: Any = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    values = _read(path)
     for override in overrides or []:
         key, sep, text = override.partition("=")
         if not sep:
@@ -297,9 +295,34 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
             if not isinstance(node, dict):
                 raise ConfigError(f"override {override!r}: {parent} is not a section")
         node[last] = yaml.safe_load(text)
-    if isinstance(values, dict):
-        values["loss"] = _with_kind(values)
+    values["loss"] = _with_kind(values)
     return from_mapping(TrainConfig, values, str(path))
+
+
+def _read(path: Path, after: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file on top of its base; ``after``: the files that led to it."""
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping is wanted, got {values!r:.100}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: a file's path is wanted, got {base!r}")
+    before = path.parent / base
+    if before.resolve() in (seen := (*after, path.resolve())):
+        raise ConfigError(f"{path}: base: {base} is based on this file itself")
+    merged = _read(before, seen)
+    for section, changes in values.items():
+        under = merged.get(section)
+        both = isinstance(under, dict) and isinstance(changes, dict)
+        merged[section] = {**under, **changes} if both else changes  # type: ignore[dict-item]
+    return merged
 
 
 def _with_kind(values: dict[str, Any]) -> Any:

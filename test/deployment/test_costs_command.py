@@ -31,7 +31,13 @@ def test_costs_of_a_configuration_and_of_its_checkpoint(small, small_config, tmp
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output
         assert "GMAC a frame" in result.output
-        assert json.loads(out.read_text()) == expected
+        found = json.loads(out.read_text())
+        training = found.pop("training", None)
+        assert found == expected
+        if source[0] == "--config":  # a template and two searches a sample, 20 x 4000 of them
+            forward = sum(p["template_macs"] + 2 * p["macs"] for p in expected.values())
+            assert training == {"samples": 80_000, "forward_macs": 80_000 * forward}
+            assert "training: 80,000 samples of 1 + 2 crops" in result.output
 
 
 def test_one_source_is_wanted(tmp_path):

@@ -223,6 +223,15 @@ def test_a_set_without_a_layout_is_an_error(tmp_path):
         open_set("mine", str(tmp_path), "stop")
 
 
+def test_a_source_may_have_environment_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("SETS_OF_THIS_TEST", str(tmp_path))
+    with pytest.raises(DataError, match=str(tmp_path / "absent")):
+        open_set("coco", "coco:$SETS_OF_THIS_TEST/absent", "stop")
+    monkeypatch.delenv("SETS_OF_THIS_TEST")
+    with pytest.raises(DataError, match=r"\$SETS_OF_THIS_TEST/absent' has a variable that is not"):
+        open_set("coco", "coco:$SETS_OF_THIS_TEST/absent", "stop")
+
+
 def test_an_image_that_is_cut_off_is_an_error(tmp_path):
     root, images = opened(tmp_path, "got10k")
     file = root / "GOT-10k_Train_000001" / "00000001.jpg"

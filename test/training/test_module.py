@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -21,6 +24,7 @@ from siam_tracker_ros.training.config import (  # noqa: E402
     TrainConfig,
     load_config,
 )
+from siam_tracker_ros.training.datasets.opening import LAYOUTS  # noqa: E402
 from siam_tracker_ros.training.module import TrackerModule  # noqa: E402
 from siam_tracker_ros.training.schedules import (  # noqa: E402
     im_siam_rate,
@@ -30,6 +34,8 @@ from siam_tracker_ros.training.schedules import (  # noqa: E402
     stable_decay,
     stm_track_rate,
 )
+
+CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 PAPER_RATES = [
     0.001,
@@ -152,6 +158,43 @@ def test_overrides_change_single_keys(tmp_path):
     path.write_text("run: {epochs: 3}")
     config = load_config(path, ["run.epochs=7", "loss.arm=0.0"])
     assert (config.run.epochs, config.loss.arm) == (7, 0.0)
+
+
+def test_a_configuration_on_top_of_another(tmp_path):
+    (tmp_path / "first.yaml").write_text(
+        "data: {sets: {a: 1.0, b: 2.0}, on_error: skip}\nrun: {epochs: 3, batch: 8}"
+    )
+    (tmp_path / "deep").mkdir()
+    second = tmp_path / "deep" / "second.yaml"
+    second.write_text("base: ../first.yaml\ndata: {sets: {c: 1.0}}\nrun: {epochs: 5}")
+    config = load_config(second, ["run.seed=4"])
+    assert config.data.sets == {"c": 1.0}  # a key is replaced as a whole
+    assert config.data.on_error == "skip"
+    assert (config.run.epochs, config.run.batch, config.run.seed) == (5, 8, 4)
+    (tmp_path / "first.yaml").write_text("base: deep/second.yaml")
+    with pytest.raises(ConfigError, match=r"first\.yaml: base: .* is based on this file itself"):
+        load_config(second)
+    second.write_text("base: ../absent.yaml")
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
+        load_config(second)
+    second.write_text("base: [1]")
+    with pytest.raises(ConfigError, match=r"second\.yaml: base: a file's path is wanted"):
+        load_config(second)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "published").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_the_papers_sets_change_nothing_but_the_data(path):
+    config, plain = load_config(path), load_config(CONFIGS / path.name)
+    assert replace(config, data=plain.data) == plain
+    assert set(config.data.sources) == set(config.data.sets)
+    assert all(source.split(":")[0] in LAYOUTS for source in config.data.sources.values())
+
+
+def test_every_paper_has_its_sets():
+    papers = {p.name for p in CONFIGS.glob("*.yaml") if "mobilenetv2" not in p.name}
+    assert {p.name for p in (CONFIGS / "published").glob("*.yaml")} == papers
 
 
 def test_it_overfits_one_batch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def open_set(name: str, source: str, on_error: OnError) -> ImageSet:
 
     Args:
         name: what it is called in a configuration.
-        source: ``LAYOUT:PATH``, or ``PATH`` alone where ``name`` is a layout.
+        source: ``LAYOUT:PATH``, or ``PATH`` alone where ``name`` is a layout; the path may have
+            environment variables in it.
         on_error: stop at what is wrong, or skip and count it; another layout always stops.
 
     Raises:
@@ -57,7 +59,10 @@ def open_set(name: str, source: str, on_error: OnError) -> ImageSet:
             f"data set {name}: {source!r} names no layout; write LAYOUT:PATH with one of "
             f"{', '.join(LAYOUTS)}"
         )
-    place = Path(path).expanduser()
+    whole = os.path.expandvars(path)
+    if "$" in whole:
+        raise DataError(f"data set {name}: {path!r} has a variable that is not set")
+    place = Path(whole).expanduser()
     if layout == "tar":
         return read_tar_set(place, name)
     if layout == "shards":
