@@ -82,7 +82,7 @@ def read_card(checkpoint: Path, extra: Path | None = None) -> ModelCard:
 
 def pretrained_data(config: Mapping[str, Any]) -> tuple[DataUse, ...]:
     """Return the data behind a backbone's initial weights, as a training configuration names them."""
-    if config.get("pretrained", "auto") == "none":
+    if config.get("pretrained", "auto") == "none" or config.get("start", "none") != "none":
         return ()
     kind = config.get("network", {}).get("backbone", {}).get("kind", "the backbone")
     return (DataUse("imagenet_weights", f"weights of {kind}"),)
@@ -97,6 +97,7 @@ def teachers(config: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 def _from_run(folder: Path, metadata: Mapping[str, Any]) -> ModelCard:
     training = {key: metadata[key] for key in ("steps", "seed") if key in metadata}
     config = _config(folder, metadata)
+    before = metadata.get("before")
     batch = config.get("run", {}).get("batch")
     if "steps" in training and batch is not None:
         training["samples"] = training["steps"] * batch
@@ -115,9 +116,14 @@ def _from_run(folder: Path, metadata: Mapping[str, Any]) -> ModelCard:
         raise CardError(
             f"{file}: not a training run's manifest: {type(error).__name__}: {error}"
         ) from error
-    return ModelCard(
-        data=(*data, *pretrained_data(config)), teachers=teachers(config), training=training
-    )
+    uses, imitated = (*data, *pretrained_data(config)), teachers(config)
+    if before:  # what the weights began as has seen its own data
+        first = _from_run(folder / "before", before)
+        known, named = {use.name for use in uses}, {row["name"] for row in imitated}
+        uses += tuple(use for use in first.data if use.name not in known)
+        imitated += tuple(dict(row) for row in first.teachers if row["name"] not in named)
+        training["started from"] = ", ".join(f"{k} {v}" for k, v in first.training.items())
+    return ModelCard(data=uses, teachers=imitated, training=training)
 
 
 def _config(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:

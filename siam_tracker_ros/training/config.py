@@ -255,10 +255,17 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a run needs; what is not named has the defaults of these classes."""
+    """Everything a run needs; what is not named has the defaults of these classes.
+
+    Attributes:
+        pretrained: weights of the backbone: ``auto`` (ImageNet's), ``none`` or a file.
+        start: a run's ``network.safetensors`` of the same network to go on from with other data or
+            settings, or ``none``.
+    """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     pretrained: str = "auto"
+    start: str = "none"
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -37,7 +37,13 @@ from siam_tracker_ros.deployment.presence_fit import (
     write_report,
 )
 from siam_tracker_ros.evaluation.data_root import data_root
-from siam_tracker_ros.networks.checkpoint import load_network, read_metadata, save_network
+from siam_tracker_ros.networks.checkpoint import (
+    CheckpointError,
+    load_network,
+    load_weights,
+    read_metadata,
+    save_network,
+)
 from siam_tracker_ros.networks.config import ConfigError
 from siam_tracker_ros.networks.grid import STRIDE, Grid
 from siam_tracker_ros.training.checkpoints import CarefulCheckpoints, DiskError
@@ -99,6 +105,7 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     devices = placed["devices"] * placed["num_nodes"]
     steps = run.epochs * (run.samples_per_epoch // (run.batch * devices))
     module = TrackerModule(config, backbone_weights(config), steps)
+    before = _start(config, module)
     grid = module.network.grid
     training, held = (split_sets(sets, config.data, holdout) for holdout in (False, True))
     sources = [
@@ -130,6 +137,7 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
                 "manifest": manifest,
                 "config": _plain(config),
                 "seed": run.seed,
+                **before,
             },
         ),
         *_averaging(config),
@@ -221,6 +229,24 @@ def _source(
     )
 
 
+def _start(config: TrainConfig, module: TrackerModule) -> dict[str, Any]:
+    """Put the weights of ``config.start`` in place; return what the network's file says of that run.
+
+    Raises:
+        ConfigError: if they cannot be read or are of another network.
+    """
+    if config.start == "none":
+        return {}
+    path = Path(config.start)
+    try:
+        load_weights(path, module.network)
+        found = read_metadata(path)
+    except CheckpointError as error:
+        raise ConfigError(f"start: {error}") from error
+    kept = ("manifest", "config", "steps", "seed", "before")
+    return {"before": {key: found[key] for key in kept if key in found}}
+
+
 def _teacher(config: TrainConfig) -> FeatureTeacher | None:
     if config.teacher.kind == "none":
         return None
@@ -289,7 +315,7 @@ def backbone_weights(config: TrainConfig) -> Mapping[str, Tensor] | None:
     Raises:
         ConfigError: if a named file is missing, or nothing can be fetched.
     """
-    if config.pretrained == "none":
+    if config.pretrained == "none" or config.start != "none":
         return None
     if config.pretrained != "auto":
         path = Path(config.pretrained)

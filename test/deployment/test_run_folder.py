@@ -122,3 +122,32 @@ def test_thresholds_of_older_checkpoints_are_kept(tmp_path, small):
     measured = tmp_path / "a.safetensors"
     save_network(measured, small, {"presence": {"found": 0.42, "lost": 0.12, "auroc": 0.97}})
     assert read_presence(measured) == PresenceSpec(found=0.42, lost=0.12)
+
+
+def test_a_run_that_went_on_from_another_names_the_data_and_teachers_of_both(tmp_path, small):
+    teacher = {"kind": "fear_xs", "weight": 1.0}
+    first = {
+        "manifest": MANIFEST,
+        "steps": 500,
+        "seed": 3,
+        "config": {**CONFIG, "teacher": teacher},
+    }
+    sets = {"mine": {"sha256": "12", "images": 7, "stills": 7, "tracks": 0, "skipped": 0}}
+    metadata = {
+        "manifest": {**MANIFEST, "sets": sets, "cutouts": {"files": 0, "sha256": None}},
+        "steps": 100,
+        "seed": 1,
+        "config": {**CONFIG, "start": "first.safetensors"},
+        "before": first,
+    }
+    save_network(tmp_path / "network.safetensors", small, metadata)
+    card = read_card(tmp_path / "network.safetensors")
+    names = [use.name for use in card.data]
+    assert names == ["mine", "coco256", "davis8", "cutouts", "imagenet_weights"]
+    assert [row["name"] for row in card.teachers] == ["FEAR-XS"]
+    assert card.training["started from"] == "steps 500, seed 3, samples 8000"
+    assert card.training["steps"] == 100
+
+
+def test_a_run_without_a_teacher_names_none(run):
+    assert read_card(run).teachers == ()

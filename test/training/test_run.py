@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from siam_tracker_ros.networks.checkpoint import load_network  # noqa: E402
+from siam_tracker_ros.deployment.run_folder import read_card  # noqa: E402
+from siam_tracker_ros.networks.checkpoint import load_network, read_metadata  # noqa: E402
 from siam_tracker_ros.networks.config import ConfigError, NetworkConfig  # noqa: E402
 from siam_tracker_ros.training.config import TrainConfig, load_config  # noqa: E402
 from siam_tracker_ros.training.run import train  # noqa: E402
@@ -74,6 +76,41 @@ def test_a_run_ends_in_a_network_and_resumes(data_folder):
     ]
     assert any(name.startswith("head.") for name in changed)
     assert not [name for name in changed if name.startswith("backbone.early")]
+
+
+def test_a_run_goes_on_from_another_run_s_network(data_folder):
+    first = train(small(data_folder), data_folder / "first", progress=False)
+    unchanged = {"start": str(first), "optimiser.rate": 0.0, "run.seed": 2}
+    second = train(small(data_folder, **unchanged), data_folder / "second", progress=False)
+    before, after = (load_network(path).state_dict() for path in (first, second))
+    assert all(
+        torch.allclose(value, after[key], rtol=1e-5, atol=1e-6)
+        for key, value in before.items()
+        if key.endswith("weight") and "norm" not in key
+    )
+    told = read_metadata(second)["before"]
+    assert (told["steps"], told["seed"]) == (2, 1)
+    assert told["manifest"] == read_metadata(second)["manifest"]
+    other = {"start": str(first), "network.head.width": 24}
+    with pytest.raises(ConfigError, match=r"start: .*network\.safetensors: .* not of this network"):
+        train(small(data_folder, **other), data_folder / "third", progress=False)
+
+
+def test_a_teacher_is_imitated_and_not_part_of_the_network(data_folder, monkeypatch):
+    class Grey:
+        def __init__(self, file):
+            assert file == data_folder / "peers" / "fear_xs_search.onnx"
+
+        def __call__(self, crops):
+            means = crops[:, :256, :256].reshape(-1, 16, 16, 16, 16, 3).mean(axis=(2, 4, 5))
+            return np.repeat(means[:, None], 256, axis=1).astype(np.float16)
+
+    monkeypatch.setattr("siam_tracker_ros.training.run.FeatureTeacher", Grey)
+    config = small(data_folder, **{"teacher.kind": "fear_xs", "run.workers": 0})
+    path = train(config, data_folder / "run", progress=False)
+    assert not [k for k in load_network(path).state_dict() if "imitation" in k]
+    assert read_metadata(path)["metrics"]["train/imitation"] > 0
+    assert read_card(path).teachers[0]["name"] == "FEAR-XS"
 
 
 def test_missing_data_is_named_before_anything_is_trained(data_folder):
