@@ -60,7 +60,7 @@ FIRST_SHARE = 3
 """One clip in so many is first run with every frame trusted, for a first fit."""
 
 FOUND = 0.5
-LOST_SHARE = 0.02
+LOST_SHARE = 0.01
 """The rule of the thresholds; see :func:`thresholds`."""
 
 
@@ -205,7 +205,7 @@ def thresholds(scores: Floats, right: Bools) -> tuple[float, float]:
 
     ``found`` is one half: there to follow costs as much if it is wrong as not to follow if it is right,
     so that the expected cost is least where what is more likely right is believed. ``lost`` is the
-    largest probability, not above ``found``, below which no more than 2 % of the right looks fall.
+    largest probability, not above ``found``, below which no more than 1 % of the right looks fall.
     """
     lost = min(float(np.quantile(scores[right], LOST_SHARE)), FOUND)
     return FOUND, round(lost, 3)

@@ -87,8 +87,9 @@ class Tracker:
 
     * IDLE: no target.
     * TRACKING: presence has not been below ``lost`` since it was last at or above ``found``.
-    * UNCERTAIN: it fell below ``lost``; nothing is committed, and the search region grows with
-      each frame that stays below. At or above ``found``: TRACKING.
+    * UNCERTAIN: it fell below ``lost``; nothing is committed, and when half of ``lost_after`` has
+      gone by the search region grows with each frame that stays below. At or above ``found``:
+      TRACKING.
     * LOST: ``lost_after`` frames in a row below ``lost``. Every frame, search regions around the
       last place and ever further are looked at within ``redetect_budget_ms``. A place at or above
       ``found`` is looked at again on the next frame, and only if it holds there is the target
@@ -208,8 +209,9 @@ class Tracker:
     ) -> TrackResult:
         """TRACKING or UNCERTAIN: search around the last box."""
         settings, limits = self._settings, self._limits
-        # Only while nothing is seen: something half seen is seen worse in a wider region.
-        grow = min(1.0 + settings.grow_rate * track.low, settings.grow_limit)
+        # Only when nothing has been seen for a while: what is there is seen worse in a wider region.
+        wider = max(0, track.low - settings.lost_after // 2)
+        grow = min(1.0 + settings.grow_rate * wider, settings.grow_limit)
         box, score = self._look(picture, track.box, grow, limits.window, track, clock)
 
         tracking = track.state is TrackState.TRACKING

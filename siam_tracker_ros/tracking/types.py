@@ -122,8 +122,8 @@ class TrackerSettings:
         window: weight of the cosine window while tracking, in [0, 1].
         penalty: strength of the penalty on size and shape changes, >= 0.
         lost_after: frames in a row below ``lost`` until an uncertain target is lost.
-        grow_rate: growth of the search region with each frame below ``lost``, as a fraction of its
-            side.
+        grow_rate: growth of the search region with each frame below ``lost`` in the second half of
+            ``lost_after``, as a fraction of its side.
         grow_limit: largest growth of the search region, in [1, 2].
         redetect_budget_ms: time a frame for looking for a lost target; one place is always looked
             at.

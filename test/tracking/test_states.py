@@ -64,19 +64,20 @@ def test_uncertain_frames_leave_the_sessions_state(world, make, say):
     assert session.commits == session.state == 2
 
 
-def test_the_search_region_grows_while_uncertain_and_shrinks_back(world, make, say):
+def test_the_search_region_grows_when_half_of_the_frames_to_a_loss_have_gone(world, make, say):
     scores = [0.9, *[0.1] * 8, 0.9, 0.9]
-    _, session = play(world, make, say, scores, lost_after=20, grow_rate=0.1, grow_limit=1.45)
+    _, session = play(world, make, say, scores, lost_after=10, grow_rate=0.2, grow_limit=1.45)
     widths = [size[0] for size in session.previous_sizes]
     grown = [widths[0] / width for width in widths]
-    assert grown == pytest.approx([1, 1, 1.1, 1.2, 1.3, 1.4, 1.45, 1.45, 1.45, 1.45, 1.0], rel=1e-6)
+    assert grown == pytest.approx([1, 1, 1, 1, 1, 1, 1, 1.2, 1.4, 1.45, 1.0], rel=1e-6)
 
 
 def test_a_half_seen_target_is_looked_at_in_the_ordinary_region(world, make, say):
-    scores = [0.9, 0.1, 0.1, 0.45, 0.45]
-    _, session = play(world, make, say, scores, found=0.6, lost=0.4, grow_rate=0.1)
+    scores = [0.9, 0.1, 0.1, 0.1, 0.45, 0.45]
+    limits = {"found": 0.6, "lost": 0.4, "lost_after": 4, "grow_rate": 0.1}
+    _, session = play(world, make, say, scores, **limits)
     widths = [size[0] for size in session.previous_sizes]
-    assert [widths[0] / w for w in widths] == pytest.approx([1, 1, 1.1, 1.2, 1.0], rel=1e-6)
+    assert [widths[0] / w for w in widths] == pytest.approx([1, 1, 1, 1, 1.1, 1.0], rel=1e-6)
 
 
 def test_growing_does_not_change_the_box(world, make, say):

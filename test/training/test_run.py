@@ -21,8 +21,8 @@ CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 
 def test_every_shipped_configuration_is_valid():
-    found = sorted(CONFIGS.glob("*.yaml"))
-    assert found
+    found = sorted(CONFIGS.rglob("*.yaml"))
+    assert {path.parent.name for path in found} == {"training", "published", "shipped"}
     for path in found:
         assert load_config(path).network.tracker in path.stem
 
