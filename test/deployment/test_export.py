@@ -43,7 +43,8 @@ def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
 
 
 def test_default_tuning_is_the_recipes(small):
-    assert small.default_tuning == {"window": 0.2, "penalty": 0.1, "size_rate": 0.3, "arm": 1.0}
+    rates = {"size_rate": 0.3, "size_bias": 0.5}
+    assert small.default_tuning == {"window": 0.2, "penalty": 0.1, "arm": 1.0, **rates}
 
 
 def test_tuning_presence_and_provenance_arrive(small, tmp_path):
@@ -57,7 +58,8 @@ def test_tuning_presence_and_provenance_arrive(small, tmp_path):
         provenance={"data_manifest": "ab12", "metrics": {"auc": 0.5}},
         clips=[synthetic_sequence(320, 240, 3)],
     )
-    assert bundle.tuning == {"window": 0.3, "penalty": 0.1, "size_rate": 0.3, "arm": 0.0}
+    rates = {"size_rate": 0.3, "size_bias": 0.5}
+    assert bundle.tuning == {"window": 0.3, "penalty": 0.1, "arm": 0.0, **rates}
     assert bundle.presence == spec
     assert bundle.provenance["data_manifest"] == "ab12"
     session = open_session(bundle, "onnxruntime", intra_op_threads=1)
