@@ -201,7 +201,9 @@ def _bundle(
     values = load_config(config, changes)
     made_by = json.loads(json.dumps(asdict(values)))  # tuples as lists, as bundle.yaml has them
     if (folder / "bundle.yaml").is_file():
-        if load_bundle(folder).provenance.get("config") != made_by:
+        found = load_bundle(folder)
+        same = found.provenance.get("config") == made_by
+        if not same or any(found.tuning.get(key) != value for key, value in tuning.items()):
             raise CommandError(
                 f"{folder} was made by another configuration: choose another --out, or remove it"
             )

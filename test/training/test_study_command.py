@@ -89,6 +89,11 @@ def test_variants_are_the_configuration_with_a_part_changed(folder):
     )
     assert (plain.tuning["arm"], other.tuning["arm"]) == (1.0, 0.0)
     assert other.provenance["config"]["loss"]["arm"] == 0
+    # A name that stood for another tuning does not pass for this one.
+    words[-1] = "no ARM:loss.arm=0; tuning.arm=0.5"
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 2
+    assert "was made by another configuration" in again.stderr
 
 
 @pytest.mark.parametrize(
