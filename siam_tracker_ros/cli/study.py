@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,13 +32,17 @@ SHOWN = ("auc", "ao", "sr50", "sr75")
 
 @dataclass(frozen=True)
 class Entry:
-    """One configuration in the table: its costs, and the figures of each seed and of its untrained start."""
+    """One line of the table: its costs, and the figures of each seed.
+
+    ``untrained``: of a configuration's start; a variant has none. ``base``: the configuration of a variant.
+    """
 
     name: str
     parameters: int
     macs: int
-    untrained: dict[str, Any]
+    untrained: dict[str, Any] | None
     trained: list[dict[str, Any]]
+    base: str | None
 
     def mean(self, figure: str) -> float:
         """Return the mean over the seeds."""
@@ -47,6 +52,13 @@ class Entry:
         """Return the standard deviation over the seeds; NaN for a single one."""
         values = [seed[figure] for seed in self.trained]
         return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+    def minus(self, other: Entry, figure: str) -> tuple[float, float]:
+        """Return the mean difference to ``other``, seed by seed, and its standard deviation."""
+        pairs = zip(self.trained, other.trained, strict=True)
+        differences = [one[figure] - another[figure] for one, another in pairs]
+        spread = np.std(differences, ddof=1) if len(differences) > 1 else float("nan")
+        return float(np.mean(differences)), float(spread)
 
 
 def study(
@@ -75,7 +87,8 @@ def study(
 
     With variants, each configuration as it is and once for each variant. Each run is trained,
     exported and evaluated on the sequences with the states switched off, and so is the untrained
-    start of each configuration. What is there already is not done again, so the command may be
+    start of each configuration. A seed gives a configuration and its variants the same samples,
+    so that their differences are taken seed by seed. What is there already is not done again, so the command may be
     stopped, and several may share OUT with different configurations. Ends with
     OUT/study.json and OUT/study.md.
     """
@@ -156,7 +169,7 @@ def _entry(
     costs = measure_costs(make_network(load_config(config, changes).network))
     label = variant.of(config)
     figures = []
-    for seed in range(seeds + 1):  # 0: the untrained start
+    for seed in range(1 if variant.name else 0, seeds + 1):  # 0: the untrained start
         name = f"{label}_seed{seed}" if seed else f"{label}_untrained"
         result = out / f"{name}.json"
         given = [*changes, f"run.seed={max(seed, 1)}"]
@@ -166,7 +179,9 @@ def _entry(
             (summary,) = run_all([maker], clips, workers=1, cache=out / "results")
             summary.write(result)
         figures.append(_figures(result))
-    return Entry(label, costs.parameters, costs.macs, figures[0], figures[1:])
+    if variant.name:
+        return Entry(label, costs.parameters, costs.macs, None, figures, config.stem)
+    return Entry(label, costs.parameters, costs.macs, figures[0], figures[1:], None)
 
 
 def _figures(result: Path) -> dict[str, Any]:
@@ -229,19 +244,36 @@ def _bundle(
 
 
 HEAD = ["configuration", "M", "GMAC", "start", "AUC", "± s.d.", "SR.50", "SR.75"]
+AGAINST = ["AUC - base", "± s.d.", "SR.75 - base", "± s.d."]
+
+
+def _lines(entries: list[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Return the table's heads and lines; with variants, what parts them from their configuration too."""
+    whole = {entry.name: entry for entry in entries}
+    lines = [_row(entry) for entry in entries]
+    if all(entry.base is None for entry in entries):
+        return HEAD, lines
+    for line, entry in zip(lines, entries, strict=True):
+        for figure in ("auc", "sr75"):
+            mean, spread = entry.minus(whole[entry.base], figure) if entry.base else (nan, nan)
+            line += [_number(mean, "+.3f"), _number(spread)]
+    return [*HEAD, *AGAINST], lines
 
 
 def _row(entry: Entry) -> list[str]:
-    spread = entry.spread("auc")
     return [
         entry.name,
         f"{entry.parameters / 1e6:.2f}",
         f"{entry.macs / 1e9:.3f}",
-        f"{entry.untrained['auc']:.3f}",
-        f"{entry.mean('auc'):.3f}",
-        "" if spread != spread else f"{spread:.3f}",
-        *(f"{entry.mean(figure):.3f}" for figure in ("sr50", "sr75")),
+        _number(entry.untrained["auc"] if entry.untrained else nan),
+        _number(entry.mean("auc")),
+        _number(entry.spread("auc")),
+        *(_number(entry.mean(figure)) for figure in ("sr50", "sr75")),
     ]
+
+
+def _number(value: float, form: str = ".3f") -> str:
+    return "" if isnan(value) else format(value, form)
 
 
 def show(entries: list[Entry], sequences: int, seeds: int) -> None:
@@ -250,10 +282,12 @@ def show(entries: list[Entry], sequences: int, seeds: int) -> None:
         f"{sequences} sequences, mean of {seeds} seeds, states off; M parameters and GMAC a frame; "
         "start: AUC untrained"
     )
-    console.print(table(title, HEAD, [_row(entry) for entry in entries]))
+    heads, lines = _lines(entries)
+    console.print(table(title, heads, lines))
 
 
 def markdown(entries: list[Entry]) -> str:
     """Return the table as Markdown."""
-    lines = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 1), *(_row(entry) for entry in entries)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    heads, lines = _lines(entries)
+    rows = [heads, ["---"] + ["---:"] * (len(heads) - 1), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

@@ -102,8 +102,8 @@ def test_the_tracker_comes_up_by_itself_under_its_names(
     remote.wait(lambda: node.count_publishers("/operator/target") == 1, "the selector")
     remote.wait(lambda: node.count_publishers("/robot/seen") == 1, "the detection")
     assert process.press_ctrl_c() in (0, 1, -signal.SIGINT), process.output
-    assert "process has finished cleanly" in process.output
-    assert "Traceback" not in process.output
+    assert "process has finished cleanly" in process.output, process.output
+    assert "Traceback" not in process.output, process.output
 
 
 def test_two_trackers_side_by_side_do_not_mix(

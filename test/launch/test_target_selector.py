@@ -826,21 +826,20 @@ def test_a_selection_reaches_the_tracker(
     assert tracker.stop() == 0
 
 
-@pytest.mark.usefixtures("installed")
-def test_the_launch_file(start: Any, remote: Any) -> None:
-    launch = ["ros2", "launch", "siam_tracker_ros", "select.launch.py"]
-    process = start(
-        [*launch, "image:=/eye/image_raw", "namespace:=bot", "target:=/operator/target"]
+def test_the_launch_file(launch: Any, remote: Any) -> None:
+    process = launch(
+        "select.launch.py", "image:=/eye/image_raw", "namespace:=bot", "target:=/operator/target"
     )
     node = remote.node
-    remote.wait(lambda: node.count_subscribers("/eye/image_raw_mouse_left") == 1, "it", 60.0)
-    remote.wait(lambda: node.count_subscribers("/eye/image_raw") == 1)
-    remote.wait(lambda: node.count_subscribers("/clicked_point") == 1)
-    remote.wait(lambda: node.count_publishers("/operator/target") == 1)
-    remote.wait(lambda: node.count_publishers("/bot/target_selector/cloud") == 1)
+    cloud = "/bot/target_selector/cloud"
+    remote.wait(lambda: node.count_publishers(cloud) == 1, "the start", 60.0)
+    remote.wait(lambda: node.count_subscribers("/eye/image_raw_mouse_left") == 1, "the clicks")
+    remote.wait(lambda: node.count_subscribers("/eye/image_raw") == 1, "the images")
+    remote.wait(lambda: node.count_subscribers("/clicked_point") == 1, "the points")
+    remote.wait(lambda: node.count_publishers("/operator/target") == 1, "the selections")
     assert process.press_ctrl_c() in (0, 1, -signal.SIGINT), process.output
-    assert "process has finished cleanly" in process.output
-    assert "Traceback" not in process.output
+    assert "process has finished cleanly" in process.output, process.output
+    assert "Traceback" not in process.output, process.output
 
 
 @pytest.mark.usefixtures("installed")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from siam_tracker_ros.bundle import load_bundle
 from siam_tracker_ros.cli.main import app
+from siam_tracker_ros.cli.study import Entry
 from siam_tracker_ros.evaluation.synthetic import synthetic_sequence
 
 TINY = """
@@ -84,6 +85,18 @@ def test_variants_are_the_configuration_with_a_part_changed(folder):
     entries = json.loads((folder / "out" / "study.json").read_text())["entries"]
     assert [entry["name"] for entry in entries] == ["with", "with_no_channel", "with_no_ARM"]
     assert entries[0]["parameters"] == entries[2]["parameters"] > entries[1]["parameters"]
+    assert [entry["base"] for entry in entries] == [None, "with", "with"]
+    assert [entry["untrained"] is None for entry in entries] == [False, True, True]
+    head, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (folder / "out" / "study.md").read_text().splitlines()
+    ]
+    difference = head.index("AUC - base")
+    assert lines[0][difference] == "" and lines[0][difference + 1] == ""
+    for line, entry in zip(lines[1:], entries[1:], strict=True):
+        found = entry["trained"][0]["auc"] - entries[0]["trained"][0]["auc"]
+        assert line[difference] == f"{found:+.3f}"
+        assert line[difference + 1] == ""  # one seed has no spread
     plain, _, other = (
         load_bundle(folder / "out" / "models" / f"{entry['name']}_seed1") for entry in entries
     )
@@ -94,6 +107,16 @@ def test_variants_are_the_configuration_with_a_part_changed(folder):
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 2
     assert "was made by another configuration" in again.stderr
+
+
+def test_differences_are_taken_seed_by_seed():
+    def entry(name, *figures, base=None):
+        return Entry(name, 1, 1, None, [{"auc": a, "sr75": a} for a in figures], base)
+
+    whole, part = entry("whole", 0.5, 0.6, 0.7), entry("part", 0.4, 0.5, 0.6, base="whole")
+    mean, spread = part.minus(whole, "auc")
+    assert (mean, spread) == (pytest.approx(-0.1), pytest.approx(0))
+    assert part.spread("auc") == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
