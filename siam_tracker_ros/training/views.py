@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from siam_tracker_ros.geometry import ArrayPicture, Box, Rgb
 from siam_tracker_ros.training.config import DataConfig, SamplingConfig
 from siam_tracker_ros.training.datasets.table import Rows
-from siam_tracker_ros.training.synthetic_clips import ClipMaker
+from siam_tracker_ros.training.synthetic_clips import ClipMaker, Cutout, elliptic, outlined
 from siam_tracker_ros.training.tar_sets import DataError, ImageCache, ImageRef, ImageSet, TargetRef
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -26,6 +26,15 @@ T = TypeVar("T")
 
 TRIES = 16
 """Draws for an object that fits another one, before something else is taken."""
+
+PHOTOGRAPHED = 0.6
+"""Share of the objects of synthetic clips that come out of stills; the others are drawn cut-outs."""
+
+OUTLINES = 4
+"""Stills tried for an object whose outline can be told: two in five."""
+
+OUTLINES_KEPT = 8192
+"""Outlines kept in memory, about 40 kB each."""
 
 
 class View(NamedTuple):
@@ -157,11 +166,12 @@ class ViewSource:
                 if things:
                     self.things[kind].append((things, weight))
         self.by_category = self._by_category() if sampling.same_category else {}
+        self._outlined = lru_cache(OUTLINES_KEPT)(self._outline)
         self.clips = ClipMaker(
             cutout_files,
             self.background,
-            self._any_patch,
-            boxed=0.4 if self.objects else 0.0,
+            self._photographed,
+            PHOTOGRAPHED if self.objects else 0.0,
         )
         self.kinds = {
             "video": sampling.video if self.things["video"] else 0.0,
@@ -219,8 +229,17 @@ class ViewSource:
         patch = image[y : max(y + 4, round(y2 + 0.5)), x : max(x + 4, round(x2 + 0.5))]
         return (patch if patch.size else image), target.category
 
-    def _any_patch(self, rng: np.random.Generator) -> UInt8Array:
-        return self.patch(rng)[0]
+    def _photographed(self, rng: np.random.Generator) -> Cutout:
+        """Draw an object out of a still, along its outline; else an ellipse of one."""
+        for _ in range(OUTLINES if self.objects else 0):
+            cutout = self._outlined(int(rng.integers(len(self.objects))))
+            if cutout is not None:
+                return cutout
+        return elliptic(self.patch(rng)[0])
+
+    def _outline(self, index: int) -> Cutout | None:
+        target = self.objects[index]
+        return outlined(self.load(target.image), target.box)
 
     def _by_category(self) -> dict[str, list[Callable[[], Thing]]]:
         """Return the things of each category that is in more than one scene."""

@@ -10,9 +10,17 @@ import pytest
 
 pytest.importorskip("torch")
 
+from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.training.config import DataConfig, SamplingConfig
 from siam_tracker_ros.training.samples import split_sets
-from siam_tracker_ros.training.synthetic_clips import ClipMaker
+from siam_tracker_ros.training.synthetic_clips import (
+    ClipMaker,
+    Cutout,
+    elliptic,
+    outlined,
+    tilted,
+    turned,
+)
 from siam_tracker_ros.training.tar_sets import read_tar_set
 from siam_tracker_ros.training.views import ViewSource, mirrored
 
@@ -139,7 +147,8 @@ def test_clips_follow_their_object_and_tell_objects_apart(tmp_path):
         image[:, :, :3], image[5:235, 5:155, 3] = colour, 255
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
     gray = np.full((240, 320, 3), 128, np.uint8)
-    clips = ClipMaker(sorted(tmp_path.glob("*.png")), lambda rng: gray, lambda rng: gray, 0.0)
+    files = sorted(tmp_path.glob("*.png"))
+    clips = ClipMaker(files, lambda rng: gray, lambda rng: elliptic(gray), 0.0)
     rng = RNG(4)
     for _ in range(30):
         cutout = clips.cutout(rng)
@@ -154,3 +163,71 @@ def test_clips_follow_their_object_and_tell_objects_apart(tmp_path):
             rows, columns = np.nonzero(own.any(1))[0], np.nonzero(own.any(0))[0]
             got = (columns[0], rows[0], columns[-1], rows[-1])
             assert np.abs(np.subtract(got, (x1, y1, x2, y2))).max() <= 2
+
+
+def photograph(rng: np.random.Generator) -> np.ndarray:
+    """A noisy green field with a noisy red disc, centre (150, 110) and radius 40."""
+    image = np.empty((220, 300, 3), np.uint8)
+    image[:] = (60, 140, 60)
+    cv2.circle(image, (150, 110), 40, (190, 60, 50), -1)
+    noisy = image.astype(int) + rng.integers(-20, 21, image.shape)
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def test_an_object_is_cut_out_along_its_outline():
+    image = photograph(RNG(1))
+    cutout = outlined(image, Box(150, 110, 81, 81))
+    assert cutout is not None
+    assert np.abs(np.subtract(cutout.alpha.shape, 81)).max() <= 3
+    wanted = elliptic(cutout.rgb).alpha > 127
+    found = cutout.alpha > 127
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.95
+    assert cutout.rgb[found][:, 0].mean() > 180 > 100 > cutout.rgb[found][:, 1].mean()
+    again = outlined(image, Box(150, 110, 81, 81))
+    assert again is not None and np.array_equal(again.alpha, cutout.alpha)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(150, 110, 8, 8),  # small
+        Box(149.5, 109.5, 300, 220),  # nothing around it
+        Box(110, 110, 160, 80),  # the object is not what the box says
+        Box(50, 40, 60, 50),  # nothing in it
+        Box(-200, -200, 50, 50),  # beside the picture
+    ],
+)
+def test_an_outline_that_cannot_be_told_is_none(box):
+    assert outlined(photograph(RNG(1)), box) is None
+
+
+def test_what_is_tilted_and_turned_stays_in_its_outline():
+    rng = RNG(3)
+    rgb = np.zeros((60, 90, 3), np.uint8)
+    rgb[:] = (200, 30, 30)
+    whole = Cutout(rgb, np.full((60, 90), 255, np.uint8))
+    shapes = set()
+    for angle in (0.0, 20.0, -75.0):
+        seen = turned(tilted(rng, whole), angle)
+        inside = seen.alpha > 127
+        assert inside.any(0).all() and inside.any(1).all()  # cropped to it
+        assert 0.6 < inside.sum() / (60 * 90) < 1.5
+        assert np.abs(seen.rgb[seen.alpha == 255].astype(int) - (200, 30, 30)).max() <= 4
+        shapes.add(seen.alpha.shape)
+    assert len(shapes) == 3
+
+
+def test_objects_of_clips_come_out_of_stills_along_their_outlines(tmp_path, make_set):
+    box = [110, 70, 81, 81]
+    images = read_tar_set(make_set(tmp_path / "field.tar", [(box, None)] * 3))
+    sampling = SamplingConfig(video=0, still=0, synthetic=1)
+    source = ViewSource([images], DataConfig(), sampling, [])
+    full = source.clips.cutout(RNG(0))  # a box that is full gives no outline: an ellipse serves
+    assert np.array_equal(full.alpha, elliptic(full.rgb).alpha)
+    source = ViewSource([images], DataConfig(), sampling, [])
+    source.load = lambda ref: photograph(RNG(1))
+    cutout = source.clips.cutout(RNG(0))
+    assert 0.7 < (cutout.alpha > 127).mean() < 0.85  # a disc: pi / 4
+    assert not np.array_equal(cutout.alpha, elliptic(cutout.rgb).alpha)
+    assert cutout.rgb[cutout.alpha > 127][:, 0].mean() > 170
+    assert source.clips.cutout(RNG(0)) is cutout  # kept
