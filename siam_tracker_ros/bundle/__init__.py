@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from siam_tracker_ros.bundle.find import default_search_path, find_bundle
 from siam_tracker_ros.bundle.load import load_bundle
+from siam_tracker_ros.bundle.template_mix import TemplateMix
 from siam_tracker_ros.bundle.types import (
     BUNDLE_FILE,
     NEXT,
@@ -32,6 +33,7 @@ __all__ = [
     "Memory",
     "PresenceSpec",
     "StepResult",
+    "TemplateMix",
     "TensorSpec",
     "default_search_path",
     "find_bundle",
