@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from siam_tracker_ros.bundle.find import default_search_path, find_bundle
 from siam_tracker_ros.bundle.load import load_bundle
-from siam_tracker_ros.bundle.template_mix import TemplateMix
 from siam_tracker_ros.bundle.types import (
     BUNDLE_FILE,
     NEXT,
@@ -33,7 +32,6 @@ __all__ = [
     "Memory",
     "PresenceSpec",
     "StepResult",
-    "TemplateMix",
     "TensorSpec",
     "default_search_path",
     "find_bundle",

@@ -459,9 +459,6 @@ def _check_graph_contract(read: _Reader, bundle: Bundle) -> None:
                 f"(result.*, state.<name>{NEXT})",
             )
     _check_states(read, template, search)
-    constant = [t for t in template.outputs if search.output(t.name + NEXT) is None]
-    if bundle.tuning.get("template_share") and not constant:
-        raise read.error("tuning.template_share", "the template graph leaves no constant state")
     used = bundle.graph_tuning | set(HOST_TUNING)
     for name, value in bundle.tuning.items():
         if name not in used:

@@ -30,13 +30,12 @@ ONNX knows every value of a graph by one name: what is read and what is written 
 PRESENCE_FEATURES = ("score", "runner_up_ratio", "size_change")
 """The features a presence model may use; ``tracking/presence.py`` computes them."""
 
-HOST_TUNING = ("window", "penalty", "size_rate", "size_by_score", "size_bias", "template_share")
+HOST_TUNING = ("window", "penalty", "size_rate", "size_by_score", "size_bias")
 """Tuning values that every bundle may carry, whether or not a graph reads them.
 
 ``size_by_score``: how much the score slows the size down, 1 (default) as in SiamRPN, 0 not at all.
 ``size_bias``: share of the network's size error on the selected picture that is taken off every later
-size, 0 (default) for none. ``template_share``: share of how the target looks now in the template that
-is searched for, 0 (default) for none; the template graph must leave states that the search graph only reads.
+size, 0 (default) for none.
 """
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from siam_tracker_ros.bundle import Memory, StepResult, TemplateMix
+from siam_tracker_ros.bundle import Memory, StepResult
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.networks.tracker_network import (
     RESULTS,
@@ -40,7 +40,6 @@ class TorchSession:
         self._tuning = {name: float(tuning[name]) for name in network.tuning}
         self._state: State | None = None
         self._next: State | None = None
-        self._mix: TemplateMix | None = None
         self.outputs: dict[str, npt.NDArray[Any]] = {}
         """Every output of the last search step by its name in the graph."""
 
@@ -52,11 +51,13 @@ class TorchSession:
 
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
         """Begin a track: the template graph, then the search graph with first = 1."""
-        state = self._templated(template, size)
+        given = (torch.from_numpy(template), torch.tensor(size, dtype=torch.float32))
         with torch.inference_mode():
+            constant = self._template(*given[: len(self._template.reads)])
+            state = dict(zip(self._network.constant_states, constant, strict=True))
             state.update(self._network.carried_states())
             result, after = self._run(search, size, 1.0, Memory(search, size), state)
-        self._state, self._next, self._mix = after, None, None
+        self._state, self._next = after, None
         return result
 
     def step(
@@ -88,20 +89,6 @@ class TorchSession:
             raise RuntimeError("commit without a step before it")
         self._state, self._next = self._next, None
 
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Mix what the template graph makes of a newer crop into the constant states.
-
-        Raises:
-            RuntimeError: before ``start``.
-        """
-        if self._state is None:
-            raise RuntimeError("renew before start: there is no target")
-        newer = {name: value.numpy() for name, value in self._templated(template, size).items()}
-        if self._mix is None:
-            self._mix = TemplateMix({name: self._state[name].numpy() for name in newer})
-        mixed = self._mix.add(newer, rate, share)
-        self._state = {**self._state, **{n: torch.from_numpy(v) for n, v in mixed.items()}}
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set tuning input ``name`` from the next step on.
 
@@ -116,20 +103,13 @@ class TorchSession:
     def warm_up(self) -> None:
         """Run both graphs once on grey crops; the state stays."""
         grey = [np.full((n, n, 3), 128, np.uint8) for n in (self._crop.template, self._crop.search)]
-        kept = self._state, self._next, self._mix
+        kept = self._state, self._next
         self.start(grey[0], grey[1], (self._crop.search / 4, self._crop.search / 4))
-        self._state, self._next, self._mix = kept
+        self._state, self._next = kept
 
     def close(self) -> None:
         """Forget the state."""
         self._state = self._next = None
-
-    def _templated(self, template: UInt8Array, size: Size) -> State:
-        """Run the template graph."""
-        given = (torch.from_numpy(template), torch.tensor(size, dtype=torch.float32))
-        with torch.inference_mode():
-            states = self._template(*given[: len(self._template.reads)])
-        return dict(zip(self._network.constant_states, states, strict=True))
 
     def _run(
         self, search: UInt8Array, size: Size, first: float, memory: Memory | None, state: State

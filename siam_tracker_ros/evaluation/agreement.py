@@ -205,11 +205,6 @@ class ComparedSession:
         for session in (self._reference, *self._others.values()):
             session.commit()
 
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Renew the template of all."""
-        for session in (self._reference, *self._others.values()):
-            session.renew(template, size, rate, share)
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set a tuning input of all."""
         for session in (self._reference, *self._others.values()):
@@ -287,9 +282,6 @@ class StepRecorder(ComparedSession):
         """Commit, and keep that."""
         super().commit()
         self.recording.committed[-1] = True
-
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Leave the template as it is: what is kept are steps."""
 
     def _keep(
         self, search: UInt8Array, size: Size, memory: Memory | None, result: StepResult

@@ -288,10 +288,6 @@ class CountedLooks:
         """Make the last step's state current."""
         self._session.commit()
 
-    def renew(self, template: Frame, size: tuple[float, float], rate: float, share: float) -> None:
-        """Mix a newer crop into the template."""
-        self._session.renew(template, size, rate, share)
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set a graph's input."""
         self._session.set_tuning(name, value)

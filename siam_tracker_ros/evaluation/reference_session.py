@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from siam_tracker_ros.bundle import NEXT, Bundle, Memory, StepResult, TemplateMix
+from siam_tracker_ros.bundle import NEXT, Bundle, Memory, StepResult
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.inference import BackendError
 
@@ -54,12 +54,6 @@ class ReferenceSession:
             for t in bundle.graphs["search"].inputs
             if t.name.startswith("state.")
         }
-        self._carried = {
-            t.name.removesuffix(NEXT)
-            for t in bundle.graphs["search"].outputs
-            if t.name.endswith(NEXT)
-        }
-        self._mix: TemplateMix | None = None
         self._state: Arrays = {}
         self._next: Arrays | None = None
         self.outputs: Arrays = {}
@@ -73,7 +67,7 @@ class ReferenceSession:
     def start(self, template: UInt8Array, search: UInt8Array, size: Size) -> StepResult:
         """Begin a track: the template graph, then the search graph with first = 1."""
         given = {"template": template, "previous_size": np.array(size, np.float32)}
-        self._state, self._mix = {**self._empty, **self._run("template", given)}, None
+        self._state = {**self._empty, **self._run("template", given)}
         result = self._search(search, size, 1.0, Memory(search, size))
         self.commit()
         return result
@@ -91,15 +85,6 @@ class ReferenceSession:
         if self._next is None:
             raise BackendError("commit without a step before it")
         self._state, self._next = {**self._state, **self._next}, None
-
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Mix what the template graph makes of a newer crop into the constant states."""
-        given = {"template": template, "previous_size": np.array(size, np.float32)}
-        newer = self._run("template", given)
-        if self._mix is None:
-            constant = newer.keys() - self._carried
-            self._mix = TemplateMix({name: self._state[name] for name in constant})
-        self._state = {**self._state, **self._mix.add(newer, rate, share)}
 
     def set_tuning(self, name: str, value: float) -> None:
         """Set graph input ``tuning.<name>`` from the next step on."""

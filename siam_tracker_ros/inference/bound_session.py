@@ -15,20 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from siam_tracker_ros.bundle import (
-    NEXT,
-    Bundle,
-    GraphSpec,
-    Memory,
-    StepResult,
-    TemplateMix,
-    TensorSpec,
-)
+from siam_tracker_ros.bundle import NEXT, Bundle, GraphSpec, Memory, StepResult, TensorSpec
 from siam_tracker_ros.geometry import Box
 from siam_tracker_ros.inference.errors import BackendError
 
@@ -61,13 +53,11 @@ class Runs:
     """Every way in which the graphs are run.
 
     ``template``: [constant set]. ``first`` and ``step``: [constant set][state set that is written].
-    ``constants``: the buffers of each constant set by the state's name.
     """
 
     template: list[Run]
     first: list[list[Run]]
     step: list[list[Run]]
-    constants: list[dict[str, Any]]
 
 
 def lay_out(
@@ -95,7 +85,6 @@ def lay_out(
             [make_run("search", {**states[1 - w], **c}, states[w]) for w in range(2)]
             for c in constants
         ],
-        constants=constants,
     )
 
 
@@ -140,7 +129,6 @@ class BoundSession:
         self._constant = 0
         self._current = 0
         self._started = self._pending = self._closed = False
-        self._mix: TemplateMix | None = None
         for name in bundle.graph_tuning:
             self._fill(f"tuning.{name}", bundle.tuning[name])
 
@@ -160,7 +148,7 @@ class BoundSession:
         self._enter()
         result = self._run_first(template, search, size)
         self._constant, self._current = 1 - self._constant, 1 - self._current
-        self._started, self._mix = True, None
+        self._started = True
         return result
 
     def step(
@@ -204,41 +192,6 @@ class BoundSession:
         self._current = 1 - self._current
         self._pending = False
 
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Mix what the template graph makes of a newer crop into the constant states.
-
-        See :class:`TemplateMix`. The states that commit carries, and a step not yet committed, stay.
-
-        Args:
-            template: ``uint8 [n,n,3]`` RGB, C-contiguous, of a later frame.
-            size: (w, h) of the target in that frame, in pixels of its search crop.
-            rate: of the running mean of newer templates, in [0, 1].
-            share: of that mean in the template, in [0, 1].
-
-        Raises:
-            BackendError: before ``start``, if the template graph leaves no constant state, or if it
-                fails; the template is then the one before.
-            ValueError: if the crop has another shape or dtype than the bundle says.
-        """
-        self._enter()
-        if not self._started:
-            raise BackendError("renew before start: there is no target")
-        kept, spare = (self._runs.constants[i] for i in (self._constant, 1 - self._constant))
-        if not kept:
-            raise BackendError(f"{self._bundle.name} carries all of its template: none to renew")
-        self._put("template", template)
-        self._put_scalars(size, 1.0)
-        self._runs.template[1 - self._constant].run()
-        states = {t.name: t for t in self._bundle.graphs["search"].inputs if t.name in kept}
-        newer = {name: self._read_state(states[name], spare[name]) for name in kept}
-        if not all(np.isfinite(value).all() for value in newer.values()):
-            raise BackendError(f"{self._bundle.name}: the template graph's result is not finite")
-        if self._mix is None:
-            first = {name: self._read_state(states[name], kept[name]) for name in kept}
-            self._mix = TemplateMix(first)
-        for name, value in self._mix.add(newer, rate, share).items():
-            self._write_state(states[name], kept[name], value)
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set graph input ``tuning.<name>`` from the next step on.
 
@@ -269,20 +222,12 @@ class BoundSession:
         if self._closed:
             return
         self._closed = True
-        self._runs = Runs([], [], [], [])
+        self._runs = Runs([], [], [])
         self._inputs, self._results = {}, {}
         self._release()
 
     def _release(self) -> None:
         """Give back what the back end holds; called once."""
-
-    def _read_state(self, tensor: TensorSpec, buffer: Any) -> Array:
-        """Return a copy of a state's buffer."""
-        raise NotImplementedError
-
-    def _write_state(self, tensor: TensorSpec, buffer: Any, value: Array) -> None:
-        """Fill a state's buffer."""
-        raise NotImplementedError
 
     def _run_first(
         self, template: UInt8Array, search: UInt8Array, size: Size, check: bool = True

@@ -70,14 +70,6 @@ class OnnxSession(BoundSession):
     def _release(self) -> None:
         self._sessions, self._host = {}, {}
 
-    def _read_state(self, tensor: TensorSpec, buffer: ort.OrtValue) -> npt.NDArray[np.generic]:
-        return np.array(buffer.numpy())
-
-    def _write_state(
-        self, tensor: TensorSpec, buffer: ort.OrtValue, value: npt.NDArray[np.generic]
-    ) -> None:
-        buffer.update_inplace(np.ascontiguousarray(value))
-
     def _state_value(self, tensor: TensorSpec) -> ort.OrtValue:
         return ort.OrtValue.ortvalue_from_numpy(_zeros(tensor), self._device, 0)
 

@@ -123,7 +123,15 @@ class TensorRTSession(BoundSession):
         if self._last is None:
             raise BackendError("no search yet")
         tensors = self._bundle.graphs["search"].outputs
-        return {t.name: self._read_state(t, self._last.addresses[t.name]) for t in tensors}
+        if self._staging is None:
+            self._staging, _ = self._context.host_memory(max(map(_bytes_of, tensors)))
+        found: dict[str, Array] = {}
+        for tensor in tensors:
+            part = self._staging[: _bytes_of(tensor)]
+            self._stream.download(part, self._last.addresses[tensor.name])
+            self._stream.synchronize()
+            found[tensor.name] = part.copy().view(np.dtype(tensor.dtype)).reshape(tensor.shape)
+        return found
 
     def time_steps(self, count: int) -> list[float]:
         """Return the GPU's time for each of ``count`` steps in milliseconds, copies included.
@@ -156,26 +164,6 @@ class TensorRTSession(BoundSession):
         """
         run = self._both_directions()[0]
         return self._context.record(self._stream, run.enqueue, look)
-
-    def _staged(self, tensor: TensorSpec) -> npt.NDArray[np.uint8]:
-        """Return page-locked memory for a tensor of the search graph; it is used for one at a time."""
-        if self._staging is None:
-            search = self._bundle.graphs["search"]
-            largest = max(map(_bytes_of, (*search.inputs, *search.outputs)))
-            self._staging, _ = self._context.host_memory(largest)
-        return self._staging[: _bytes_of(tensor)]
-
-    def _read_state(self, tensor: TensorSpec, buffer: int) -> Array:
-        part = self._staged(tensor)
-        self._stream.download(part, buffer)
-        self._stream.synchronize()
-        return part.copy().view(np.dtype(tensor.dtype)).reshape(tensor.shape)
-
-    def _write_state(self, tensor: TensorSpec, buffer: int, value: Array) -> None:
-        part = self._staged(tensor)
-        part[:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        self._stream.upload(buffer, part)
-        self._stream.synchronize()
 
     def _both_directions(self) -> list[_Run]:
         self._enter()

@@ -47,11 +47,7 @@ class SiamSTM(TrackerNetwork):
     """
 
     tuning: ClassVar[Mapping[str, float]] = {"window": 0.2, "penalty": 0.1, "arm": 1.0}
-    host_tuning: ClassVar[Mapping[str, float]] = {
-        "size_rate": 0.3,
-        "size_bias": 0.5,
-        "template_share": 0.2,
-    }
+    host_tuning: ClassVar[Mapping[str, float]] = {"size_rate": 0.3, "size_bias": 0.5}
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()

@@ -75,8 +75,7 @@ class TrackerNetwork(nn.Module, abc.ABC):
     """Tuning inputs of the search graph with their default values."""
 
     host_tuning: ClassVar[Mapping[str, float]]
-    """Defaults of what the host decides: ``size_rate``, ``size_bias``; ``size_by_score`` where it is not 1;
-    ``template_share`` where it helps."""
+    """Defaults of what the host decides: ``size_rate``, ``size_bias``, and ``size_by_score`` where it is not 1."""
 
     config: NetworkConfig
     backbone: nn.Module

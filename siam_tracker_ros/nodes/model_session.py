@@ -162,20 +162,6 @@ class ModelSession:
         self._enter()
         self._session.commit()
 
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Mix a newer crop into the template; see ``BoundSession.renew``.
-
-        Where the GPU fails, ONNX Runtime goes on with the first image's template.
-        """
-        self._enter()
-        try:
-            self._session.renew(template, size, rate, share)
-        except (CudaError, EngineError) as error:
-            begun = self._begun
-            if begun is None:
-                raise
-            self._leave_gpu(error, lambda session: session.start(*begun))
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set graph input ``tuning.<name>`` from the next step on."""
         self._enter()

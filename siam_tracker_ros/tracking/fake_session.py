@@ -31,7 +31,6 @@ class FakeSession:
         searches: the search crops of all steps, only kept with ``keep_searches``.
         memories: what memory each step was given.
         tuning: the values set, by name.
-        renewals: (size, rate, share) of each renewal of the template.
         state: number of commits since the last start; what a real session would carry.
     """
 
@@ -54,7 +53,6 @@ class FakeSession:
         self.memories: list[Memory | None] = []
         self.previous_sizes: list[Size] = []
         self.tuning: dict[str, float] = {}
-        self.renewals: list[tuple[Size, float, float]] = []
         self.closed = False
         self._pending = False
 
@@ -98,13 +96,6 @@ class FakeSession:
         self.commits += 1
         self.state += 1
         self._pending = False
-
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Remember the size, the rate and the share."""
-        self._check_open()
-        if self.starts == 0:
-            raise RuntimeError("renew before start")
-        self.renewals.append((size, rate, share))
 
     def set_tuning(self, name: str, value: float) -> None:
         """Remember."""

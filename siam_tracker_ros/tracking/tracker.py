@@ -20,7 +20,6 @@ from siam_tracker_ros.geometry import (
 )
 from siam_tracker_ros.tracking.presence import presence
 from siam_tracker_ros.tracking.redetection import places
-from siam_tracker_ros.tracking.renewal import RATE, is_due
 from siam_tracker_ros.tracking.size_rule import first_bias, smoothed_size
 from siam_tracker_ros.tracking.types import (
     SelectionError,
@@ -46,8 +45,6 @@ class _Track:
     bias: Size  # the network's sizes of this target are too large by these factors
     state: TrackState
     low: int = 0  # frames in a row below the threshold ``lost``
-    seen: int = 0  # frames in a row TRACKING since the selection or the last that was not
-    newer: tuple[UInt8Array, Size] | None = None  # what the template is renewed with, next frame
     memory: Memory | None = None  # the last committed frame cropped at its final box
     lost_at: float = _NEVER  # stamp of the frame that lost it
     candidate: Box | None = None  # LOST: a place that looked right in the last frame
@@ -65,7 +62,6 @@ class _Limits:
     penalty: float
     size_by_score: float
     size_bias: float
-    template_share: float
 
 
 class _Clock:
@@ -213,10 +209,6 @@ class Tracker:
     ) -> TrackResult:
         """TRACKING or UNCERTAIN: search around the last box."""
         settings, limits = self._settings, self._limits
-        if track.newer is not None:
-            begin = clock.now()
-            self._session.renew(*track.newer, RATE, limits.template_share)
-            clock.step += clock.now() - begin
         # Only when nothing has been seen for a while: what is there is seen worse in a wider region.
         wider = max(0, track.low - settings.lost_after // 2)
         grow = min(1.0 + settings.grow_rate * wider, settings.grow_limit)
@@ -224,7 +216,7 @@ class Tracker:
 
         tracking = track.state is TrackState.TRACKING
         if score >= limits.found or (tracking and score >= limits.lost):
-            after = self._seen(picture, track, box, score, clock)
+            after = self._seen(picture, track, box, clock)
         else:
             low = track.low + 1 if score < limits.lost else 0
             lost = low >= settings.lost_after
@@ -233,8 +225,6 @@ class Tracker:
                 box=box,
                 state=TrackState.LOST if lost else TrackState.UNCERTAIN,
                 low=low,
-                seen=0,
-                newer=None,
                 lost_at=now if lost else _NEVER,
             )
             self._scan = None
@@ -251,7 +241,7 @@ class Tracker:
         if track.candidate is not None:
             box, best = self._look(picture, track.candidate, 1.0, 0.0, track, clock)
             if best >= found and _same_place(box, track.candidate):
-                self._track = self._seen(picture, track, box, best, clock)
+                self._track = self._seen(picture, track, box, clock)
                 return TrackResult(box, best, TrackState.TRACKING, clock.timing())
 
         if settings.give_up_after > 0 and now - track.lost_at >= settings.give_up_after:
@@ -315,14 +305,8 @@ class Tracker:
         self._look_s = took if self._look_s == 0.0 else 0.8 * self._look_s + 0.2 * took
         return box.kept_in_image(picture.width, picture.height), score
 
-    def _seen(
-        self, picture: Picture, track: _Track, box: Box, score: float, clock: _Clock
-    ) -> _Track:
+    def _seen(self, picture: Picture, track: _Track, box: Box, clock: _Clock) -> _Track:
         """Commit the last step and return the track with the target at ``box``."""
-        newer = None
-        if is_due(track.seen + 1, score, self._limits.template_share):
-            crop = self._cut(picture, template_crop(box, self._bundle.crop), track.fill, clock)
-            newer = crop, _size(search_crop(box, self._bundle.crop).box_to_crop(box))
         memory = None
         if self._reads_memory:
             region = search_crop(box, self._bundle.crop)
@@ -335,8 +319,6 @@ class Tracker:
             fill=track.fill,
             bias=track.bias,
             state=TrackState.TRACKING,
-            seen=track.seen + 1,
-            newer=newer,
             memory=memory,
         )
 
@@ -435,7 +417,6 @@ def _filled_in(settings: TrackerSettings, bundle: Bundle) -> _Limits:
         penalty=default(settings.penalty, "penalty", 0.0),
         size_by_score=tuning.get("size_by_score", 1.0),
         size_bias=tuning.get("size_bias", 0.0),
-        template_share=tuning.get("template_share", 0.0),
     )
     if limits.lost > limits.found:
         raise ValueError(

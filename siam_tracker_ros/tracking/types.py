@@ -54,17 +54,6 @@ class StatefulSession(Protocol):
         """Make the last step's new state current. At most once a step."""
         ...
 
-    def renew(self, template: UInt8Array, size: Size, rate: float, share: float) -> None:
-        """Mix what the template graph makes of a newer crop into what is searched for.
-
-        Args:
-            template: ``uint8 [n,n,3]`` RGB, C-contiguous, the template's crop of a later frame.
-            size: (w, h) of the target in that frame, in pixels of its search crop.
-            rate: of the running mean of newer templates.
-            share: of that mean; the rest stays the first frame's.
-        """
-        ...
-
     def set_tuning(self, name: str, value: float) -> None:
         """Set graph input ``tuning.<name>`` from the next step on."""
         ...

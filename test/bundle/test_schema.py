@@ -122,7 +122,6 @@ def test_unknown_fields_are_named(toy, edit, path, said):
         ("tuning/window", "wide", "tuning.window: must be a number"),
         ("tuning/window", 2.0, "tuning.window: must be in [0, 1]"),
         ("tuning/penalty", -1, "tuning.penalty: must be in [0, 10]"),
-        ("tuning/template_share", 1.5, "tuning.template_share: must be in [0, 1]"),
         ("tuning/unused", 1.0, "tuning.unused: is read by no graph"),
         ("presence/kind", "oracle", "presence.kind: must be uncalibrated or logistic"),
         ("presence/features", ["beauty", "score"], "presence.features: unknown feature 'beauty'"),
@@ -183,21 +182,6 @@ INPUTS, OUTPUTS = "graphs/search/inputs", "graphs/search/outputs"
 )
 def test_graphs_that_break_the_contract_are_named(toy, edit, path, value, said):
     refused(toy, edit, put(path, value), said)
-
-
-def test_a_template_that_is_all_carried_cannot_be_renewed(toy, edit):
-    def change(data):
-        data["tuning"]["template_share"] = 0.2
-        (state,) = data["graphs"]["template"]["outputs"]
-        data["graphs"]["search"]["outputs"].append(
-            {**state, "shape": [*state["shape"]], "name": "state.z.next"}
-        )
-
-    edit(lambda data: data["tuning"].update(template_share=0.2))
-    assert load_bundle(toy).tuning["template_share"] == 0.2
-    edit(change)
-    with pytest.raises(BundleError, match=r"tuning\.template_share: .* no constant state"):
-        load_bundle(toy)
 
 
 def test_memory_is_a_search_crop(toy, edit):

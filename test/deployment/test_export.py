@@ -43,7 +43,7 @@ def test_bundle_holds_all_a_robot_and_a_reader_need(small_bundle, small):
 
 
 def test_default_tuning_is_the_recipes(small):
-    rates = {"size_rate": 0.3, "size_bias": 0.5, "template_share": 0.2}
+    rates = {"size_rate": 0.3, "size_bias": 0.5}
     assert small.default_tuning == {"window": 0.2, "penalty": 0.1, "arm": 1.0, **rates}
 
 
@@ -58,7 +58,7 @@ def test_tuning_presence_and_provenance_arrive(small, tmp_path):
         provenance={"data_manifest": "ab12", "metrics": {"auc": 0.5}},
         clips=[synthetic_sequence(320, 240, 3)],
     )
-    rates = {"size_rate": 0.3, "size_bias": 0.5, "template_share": 0.2}
+    rates = {"size_rate": 0.3, "size_bias": 0.5}
     assert bundle.tuning == {"window": 0.3, "penalty": 0.1, "arm": 0.0, **rates}
     assert bundle.presence == spec
     assert bundle.provenance["data_manifest"] == "ab12"

@@ -221,36 +221,3 @@ def test_crops_of_another_size_are_refused(opened, crops, search, which):
     wrong = {"template": template, "search": region, which: template[:9, :9]}
     with pytest.raises(ValueError, match=rf"the {which} crop must be uint8 \[\d+, \d+, 3\]"):
         session.start(wrong["template"], wrong["search"], (8.0, 6.0))
-
-
-def test_a_renewed_template_keeps_a_share_of_the_first(opened, crops, search):
-    session = opened()
-    session.start(*crops(40, 7), (8.0, 6.0))
-    newer, much_newer = crops(80, 0)[0], crops(0, 0)[0]
-    session.renew(newer, (8.0, 6.0), 0.5, 0.25)
-    assert state_of(session.step(search(5), (8.0, 6.0))) == (10 + 7, 0.75 * 40 + 0.25 * 80, 2)
-    session.renew(much_newer, (8.0, 6.0), 0.5, 0.25)  # their mean is 40 now
-    assert state_of(session.step(search(5), (8.0, 6.0))) == (10 + 7, 40, 2)
-    session.start(*crops(90, 7), (8.0, 6.0))
-    session.renew(newer, (8.0, 6.0), 0.5, 0.25)
-    assert session.step(search(5), (8.0, 6.0)).box.cy - 15 == pytest.approx(87.5, abs=1e-4)
-
-
-def test_renewing_disturbs_nothing_else(opened, crops, search):
-    session = opened()
-    session.start(*crops(40, 7), (8.0, 6.0))
-    session.step(search(200), (8.0, 6.0))
-    session.renew(crops(80, 0)[0], (3.0, 3.0), 0.5, 0.5)
-    session.commit()  # of the step before it
-    session.warm_up()
-    assert state_of(session.step(search(1), (8.0, 6.0))) == (10 + 7 + 200, 60, 3)
-
-
-def test_what_cannot_be_renewed_stays(opened, crops, search):
-    session = opened()
-    with pytest.raises(BackendError, match="renew before start"):
-        session.renew(crops(80, 0)[0], (8.0, 6.0), 0.5, 0.5)
-    session.start(*crops(40, 7), (8.0, 6.0))
-    with pytest.raises(ValueError, match="the template crop must be uint8"):
-        session.renew(search(80), (8.0, 6.0), 0.5, 0.5)
-    assert state_of(session.step(search(5), (8.0, 6.0))) == (10 + 7, 40, 2)

@@ -349,22 +349,6 @@ def test_a_failing_step_is_not_committed(tiny, crops, search, gpu_machine, fake_
     assert session.step(search(5), SIZE) == before
 
 
-def test_a_failing_renewal_leaves_the_template(tiny, crops, search, gpu_machine, fake_session):
-    trt, driver = gpu_machine()
-    session = fake_session(tiny())
-    session.start(*crops(40, 7), SIZE)
-    before = session.step(search(5), SIZE)
-    trt.behaviour.execute = "fail"
-    with pytest.raises(EngineError, match=r"engine of template\.onnx failed: .*out of memory"):
-        session.renew(crops(80, 0)[0], SIZE, 0.5, 0.5)
-    trt.behaviour.execute = ""
-    driver.fail["cuMemcpyDtoHAsync_v2"] = 700
-    with pytest.raises(CudaError, match="illegal memory access"):
-        session.renew(crops(80, 0)[0], SIZE, 0.5, 0.5)
-    driver.fail.clear()
-    assert session.step(search(5), SIZE) == before
-
-
 def test_closing_after_the_gpu_failed_does_not_raise(tiny, gpu_machine, fake_session):
     _, driver = gpu_machine()
     session = fake_session(tiny())

@@ -420,31 +420,3 @@ def test_tuning_and_what_was_begun_go_over(monkeypatch: pytest.MonkeyPatch) -> N
     assert onnx.tuning == {"window": 0.3}
     session.close()
     assert onnx.closed
-
-
-def test_a_gpu_that_fails_when_the_template_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime goes on with the first image's template."""
-    from siam_tracker_ros.bundle import StepResult
-
-    class Failing(FakeSession):
-        def renew(self, *arguments: Any) -> None:
-            raise CudaError("gone")
-
-    result = StepResult(Box(63.0, 63.0, *SIZE), 0.9, 0.0, (63.0, 63.0))
-    gpu, onnx = Failing([result]), FakeSession([result])
-    gpu.fallback = onnx.fallback = None  # type: ignore[attr-defined]
-
-    def open_session(bundle: Bundle, **given: Any) -> Any:
-        return onnx if given["backend"] == "onnxruntime" else gpu
-
-    monkeypatch.setattr(model_session, "open_session", open_session)
-    session = ModelSession(fake_bundle(), TrackerParameters(), Opening(Outputs()))
-    crops = [np.zeros((n, n, 3), np.uint8) for n in (127, 255)]
-    session.start(*crops, SIZE)
-    session.renew(crops[0], SIZE, 0.3, 0.2)
-    assert gpu.closed and (onnx.starts, onnx.renewals) == (1, [])
-    session.step(crops[1], SIZE)
-    session.commit()
-    session.renew(crops[0], SIZE, 0.3, 0.2)
-    assert onnx.renewals == [(SIZE, 0.3, 0.2)]
-    session.close()

@@ -36,8 +36,6 @@ def test_calls_out_of_order_are_refused():
     session = FakeSession([RESULT])
     with pytest.raises(RuntimeError, match="step before start"):
         session.step(SEARCH, (50.0, 40.0))
-    with pytest.raises(RuntimeError, match="renew before start"):
-        session.renew(TEMPLATE, (50.0, 40.0), 0.3, 0.2)
     session.start(TEMPLATE, SEARCH, (50.0, 40.0))
     with pytest.raises(RuntimeError, match="commit without a step"):
         session.commit()

@@ -9,7 +9,6 @@ import pytest
 from siam_tracker_ros.bundle import StepResult
 from siam_tracker_ros.geometry import Box, search_crop
 from siam_tracker_ros.tracking import TrackState, fake_bundle
-from siam_tracker_ros.tracking.renewal import RATE, SURE
 
 START = Box.from_xywh(100, 90, 60, 40)
 
@@ -171,67 +170,3 @@ def test_no_memory_is_cut_where_the_bundle_does_not_list_it(world, make, say):
     tracker.initialize(world(), START)
     tracker.update(world())
     assert session.memories == [None]
-
-
-def renewing(**tuning):
-    return fake_bundle(tuning={"size_rate": 1.0, "template_share": 0.2, **tuning})
-
-
-def test_the_template_takes_in_a_sure_frame_now_and_then(world, make, say):
-    tracker, session = make(say(score=0.9), renewing())
-    tracker.initialize(world(), START)
-    counts = []
-    for _ in range(11):
-        tracker.update(world())
-        counts.append(len(session.renewals))
-    assert counts == [0] * 5 + [1] * 5 + [2]  # the fifth frame is taken in when the sixth comes
-    size, rate, share = session.renewals[0]
-    k = search_crop(START, renewing().crop).scale
-    assert size == pytest.approx((60 * k, 40 * k))
-    assert (rate, share) == (RATE, 0.2)
-
-
-@pytest.mark.parametrize(("score", "share"), [(SURE - 0.01, 0.2), (0.9, 0.0)])
-def test_an_unsure_frame_or_no_share_leaves_the_template(world, make, say, score, share):
-    tracker, session = make(say(score=score), renewing(template_share=share))
-    tracker.initialize(world(), START)
-    for _ in range(12):
-        tracker.update(world())
-    assert session.commits == 12 and session.renewals == []
-
-
-def test_after_doubt_the_template_waits_anew(world, make, say):
-    sure, doubt = say(score=0.9), say(score=0.1)
-    trajectory = [sure] * 5 + [doubt] + [sure] * 20
-    tracker, session = make(trajectory, renewing())
-    tracker.initialize(world(), START)
-    counts = []
-    for _ in range(12):
-        tracker.update(world())
-        counts.append(len(session.renewals))
-    # Frame 5 is taken in with frame 6, which is in doubt; frames 7 to 11 are five in a row again.
-    assert counts == [0] * 5 + [1] * 6 + [2]
-
-
-def test_a_renewal_that_fails_leaves_the_tracker_where_it_stood(world, make, say):
-    tracker, session = make(say(score=0.9, dx=4.0), renewing())
-    tracker.initialize(world(), START)
-    for _ in range(5):
-        last = tracker.update(world()).box
-    renew, session.renew = session.renew, lambda *a: (_ for _ in ()).throw(RuntimeError("gone"))
-    with pytest.raises(RuntimeError, match="gone"):
-        tracker.update(world())
-    assert (session.steps, session.commits) == (5, 5)
-    session.renew = renew
-    assert tracker.update(world()).box.cx > last.cx
-    assert len(session.renewals) == 1
-
-
-def test_a_new_selection_forgets_what_was_to_be_taken_in(world, make, say):
-    tracker, session = make(say(score=0.9), renewing())
-    tracker.initialize(world(), START)
-    for _ in range(5):
-        tracker.update(world())
-    tracker.initialize(world(), START)
-    tracker.update(world())
-    assert session.renewals == []
