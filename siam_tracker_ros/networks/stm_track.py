@@ -79,6 +79,9 @@ class STMTrack(TrackerNetwork):
         self.memory_backbone = copy.deepcopy(self.backbone)
         if config.matching.label:
             self.label = self._label_conv()
+        else:  # a graph has no inputs that nothing reads
+            self.template_reads = ("template",)
+            self.search_reads = ("search", "memory", "previous_size", "first")
         self.memory_neck = copy.deepcopy(self.neck)
         self.matching = SpaceTimeRead(config.matching.cosine)
         self.head = DenseHead(
@@ -164,22 +167,22 @@ class STMTrack(TrackerNetwork):
         """f^q of equation (2): ``[B,3,nx,nx]`` RGB 0..255 -> ``[B,C,R,R]``."""
         return self._cut(self.neck, self.backbone(image))
 
-    def encode_memory(self, image: Tensor, boxes: Tensor) -> Tensor:
+    def encode_memory(self, image: Tensor, boxes: Tensor | None) -> Tensor:
         """f^m of equation (1).
 
         Args:
             image: ``[B,3,nz,nz]`` RGB 0..255.
-            boxes: ``[B,4]`` (cx, cy, w, h) of the target, pixels of that crop.
+            boxes: ``[B,4]`` (cx, cy, w, h) of the target, pixels of that crop; None without a foreground map.
 
         Returns:
             ``[B,C,S,S]``.
         """
         return self._cut(self.memory_neck, self._memory_maps(image, boxes))
 
-    def _memory_maps(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
+    def _memory_maps(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, ...]:
         backbone, matching = self.memory_backbone, self.config.matching
         side = int(image.shape[-1])
-        if not matching.label:
+        if not matching.label or boxes is None:
             return backbone(image)
         if matching.label_at == "early":
             addition = self.label(coverage_map(boxes, backbone.map_size(side), side))
@@ -249,8 +252,6 @@ class STMTrack(TrackerNetwork):
 
     def start(self, template: Tensor, size: Tensor | None = None) -> dict[str, Tensor]:
         """Encode frame 1, in whose middle the target is, ``size`` large."""
-        if size is None:
-            raise ValueError("the memory branch reads the target's size")
         return {"first": self.encode_memory(template, self._middle(size))}
 
     def step(
@@ -261,8 +262,8 @@ class STMTrack(TrackerNetwork):
         On the first frame there is no frame before it: it is searched with its own feature alone,
         and the state that leaves is the empty one.
         """
-        if inputs.memory is None or inputs.memory_size is None or inputs.first is None:
-            raise ValueError("a step reads memory, memory_size and first")
+        if inputs.memory is None or inputs.first is None:
+            raise ValueError("a step reads memory and first")
         temporal, tuning = self.config.temporal, inputs.tuning
         first, bank = state["first"], state["bank"]
         # The middle of the memory crop is what the template's crop would have been: same scale.
@@ -294,8 +295,12 @@ class STMTrack(TrackerNetwork):
             "last_score": torch.where(is_first, torch.ones_like(final), final),
         }
 
-    def _middle(self, size: Tensor) -> Tensor:
-        """Box ``[1,4]`` of ``size`` in the middle of a memory crop."""
+    def _middle(self, size: Tensor | None) -> Tensor | None:
+        """Box ``[1,4]`` of ``size`` in the middle of a memory crop; None where no foreground map is made."""
+        if not self.config.matching.label:
+            return None
+        if size is None:
+            raise ValueError("the memory branch reads the target's size")
         middle = (self.config.crop.template - 1) / 2
         return torch.cat([torch.full_like(size, middle), size])[None]
 

@@ -265,6 +265,14 @@ def test_without_label_the_box_does_not_matter():
     assert torch.equal(network.encode_memory(image, boxes), network.encode_memory(image, boxes / 2))
 
 
+def test_without_label_no_graph_reads_the_targets_size():
+    config = dataclasses.replace(SMALL, matching=SpaceTimeConfig(label=False))
+    graphs = export_graphs(STMTrack(config).eval())
+    assert [tensor.name for tensor in graphs["template"].spec.inputs] == ["template"]
+    names = [tensor.name for tensor in graphs["search"].spec.inputs]
+    assert "memory" in names and "memory_size" not in names
+
+
 def test_stages_hold_both_backbones(light, paper):
     for network in (light, paper):
         both = {
