@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -166,7 +166,7 @@ class ViewSource:
                 if things:
                     self.things[kind].append((things, weight))
         self.by_category = self._by_category() if sampling.same_category else {}
-        self._outlined = lru_cache(OUTLINES_KEPT)(self._outline)
+        self._outlines: dict[int, Cutout | None] = {}
         self.clips = ClipMaker(
             cutout_files,
             self.background,
@@ -237,9 +237,15 @@ class ViewSource:
                 return cutout
         return elliptic(self.patch(rng)[0])
 
-    def _outline(self, index: int) -> Cutout | None:
-        target = self.objects[index]
-        return outlined(self.load(target.image), target.box)
+    def _outlined(self, index: int) -> Cutout | None:
+        """Cut object ``index`` out; the oldest cut-outs are forgotten, to be made again alike."""
+        kept = self._outlines
+        if index not in kept:
+            target = self.objects[index]
+            while len(kept) >= OUTLINES_KEPT:
+                del kept[next(iter(kept))]
+            kept[index] = outlined(self.load(target.image), target.box)
+        return kept[index]
 
     def _by_category(self) -> dict[str, list[Callable[[], Thing]]]:
         """Return the things of each category that is in more than one scene."""
