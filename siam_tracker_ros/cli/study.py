@@ -88,8 +88,8 @@ def study(
     With variants, each configuration as it is and once for each variant. Each run is trained,
     exported and evaluated on the sequences with the states switched off, and so is the untrained
     start of each configuration. A seed gives a configuration and its variants the same samples,
-    so that their differences are taken seed by seed. What is there already is not done again, so the command may be
-    stopped, and several may share OUT with different configurations. Ends with
+    so that their differences are taken seed by seed. What is there already is not done again, so
+    the command may be stopped, and several may share OUT with different configurations. Ends with
     OUT/study.json and OUT/study.md.
     """
     kinds = [Variant("", (), {}), *(read_variant(text) for text in variants or [])]

@@ -65,7 +65,7 @@ class ClipMaker:
         self._read: dict[int, Cutout | None] = {}
 
     def cutout(self, rng: np.random.Generator, other: Cutout | None = None) -> Cutout:
-        """Draw an object that is not ``other``."""
+        """Draw an object that is not ``other``, where there is more than one."""
         if self.files and rng.random() >= self.share:
             for _ in range(8):
                 index = int(rng.integers(len(self.files)))
@@ -74,7 +74,11 @@ class ClipMaker:
                 cutout = self._read[index]
                 if cutout is not None and cutout is not other:
                     return cutout
-        return self.photographed(rng)
+        for _ in range(8):
+            cutout = self.photographed(rng)
+            if cutout is not other:
+                break
+        return cutout
 
     def clip(
         self,

@@ -165,6 +165,17 @@ def test_clips_follow_their_object_and_tell_objects_apart(tmp_path):
             assert np.abs(np.subtract(got, (x1, y1, x2, y2))).max() <= 2
 
 
+def test_photographed_objects_are_told_apart_too():
+    dark, light = (elliptic(np.full((40, 40, 3), colour, np.uint8)) for colour in (60, 200))
+    gray = np.full((240, 320, 3), 128, np.uint8)
+    clips = ClipMaker([], lambda rng: gray, lambda rng: (dark, light)[int(rng.integers(2))], 1.0)
+    rng = RNG(0)
+    found = [clips.cutout(rng, dark) for _ in range(20)]
+    assert all(cutout is light for cutout in found)
+    alone = ClipMaker([], lambda rng: gray, lambda rng: dark, 1.0)
+    assert alone.cutout(rng, dark) is dark
+
+
 def photograph(rng: np.random.Generator) -> np.ndarray:
     """A noisy green field with a noisy red disc, centre (150, 110) and radius 40."""
     image = np.empty((220, 300, 3), np.uint8)
